@@ -1,0 +1,1 @@
+"""Apply: log to stores; snapshot, rebuild, verify, handlers."""

@@ -1,0 +1,12 @@
+"""The Django app `levada`."""
+
+from django.apps import AppConfig
+
+
+class LevadaConfig(AppConfig):
+    """Holds the outbox in the source database and installs the triggers after migrate."""
+
+    name = "levada"
+    label = "levada"
+    verbose_name = "Levada"
+    default_auto_field = "django.db.models.BigAutoField"

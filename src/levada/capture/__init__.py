@@ -1,0 +1,1 @@
+"""Capture: triggers that write every row change into the outbox, in its own transaction."""

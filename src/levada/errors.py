@@ -1,0 +1,104 @@
+"""
+The errors Levada raises, one tree.
+
+    LevadaError
+    ├── ConfigurationError (ImproperlyConfigured)   the settings cannot work
+    │   ├── UnknownModel                            REPLICATE names a model that is not installed
+    │   ├── UnsupportedModel                        a model or field that cannot be captured exactly
+    │   └── UnsupportedVendor                       a source database without our triggers
+    ├── LogError
+    │   ├── LogCorrupt                              the log file is cut short or damaged
+    │   ├── LogFenced                               another relay moved the producer's cursor
+    │   ├── ForeignPosition (ValueError)            a position of another log
+    │   └── PositionLost                            retention removed what a reader still needs
+    ├── StoreError (DatabaseError)
+    │   ├── StoreBusy (OperationalError)            the store did not answer in time
+    │   ├── StoreUnreadable (OperationalError)      not a DuckDB file, or from a newer version
+    │   ├── StoreFull (OperationalError)            no space left where the store writes
+    │   ├── PositionMoved                           somebody else applied: this writer is fenced off
+    │   ├── SchemaDrift                             the source's table changed its shape
+    │   └── PoisonRecord                            one record the store cannot take
+    ├── AlreadyRunning                              a second keeper for one store
+    └── Timeout (TimeoutError)                      wait_for() gave up
+
+A message has three parts: what happened, to what, and what to type next.
+"""
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import DatabaseError, OperationalError
+
+
+class LevadaError(Exception):
+    """Every error Levada raises on purpose."""
+
+
+class ConfigurationError(LevadaError, ImproperlyConfigured):
+    """The settings cannot work; `manage.py check` finds it first."""
+
+
+class UnknownModel(ConfigurationError):
+    """REPLICATE names a model that is not installed."""
+
+
+class UnsupportedModel(ConfigurationError):
+    """A model or one of its fields cannot be captured exactly."""
+
+
+class UnsupportedVendor(ConfigurationError):
+    """The source database is of a vendor Levada has no triggers for."""
+
+
+class LogError(LevadaError):
+    """Something about the ordered log."""
+
+
+class LogCorrupt(LogError):
+    """The log file is cut short, damaged or not a log."""
+
+
+class LogFenced(LogError):
+    """Another relay appended since this one last looked: this one must stop."""
+
+
+class ForeignPosition(LogError, ValueError):
+    """A position was given that belongs to another log or source."""
+
+
+class PositionLost(LogError):
+    """The log no longer holds the record after this position; only a rebuild helps."""
+
+
+class StoreError(LevadaError, DatabaseError):
+    """Something about one store."""
+
+
+class StoreBusy(StoreError, OperationalError):
+    """The store did not answer in time."""
+
+
+class StoreUnreadable(StoreError, OperationalError):
+    """The store's file is not DuckDB's, is damaged, or is from a newer version."""
+
+
+class StoreFull(StoreError, OperationalError):
+    """No space is left where the store writes."""
+
+
+class PositionMoved(StoreError):
+    """The store's position is not the expected one: another applier wrote, this one must stop."""
+
+
+class SchemaDrift(StoreError):
+    """A record has a fingerprint other than the store's table: the source's table changed."""
+
+
+class PoisonRecord(StoreError):
+    """One record that the store cannot take, whatever the number of tries."""
+
+
+class AlreadyRunning(LevadaError):
+    """Another process already keeps this store."""
+
+
+class Timeout(LevadaError, TimeoutError):
+    """A wait reached its limit; the message says how far it came."""

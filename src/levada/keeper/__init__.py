@@ -1,0 +1,1 @@
+"""Keeper: runs relay, appliers and handlers in one process."""

@@ -1,0 +1,1 @@
+"""The ordered log: one contract, several engines."""

@@ -1,0 +1,1 @@
+"""The outbox: the table that commits with your data."""

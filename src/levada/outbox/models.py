@@ -1,0 +1,91 @@
+"""The tables Levada keeps in the source database."""
+
+from django.db import models
+
+
+class Outbox(models.Model):
+    """
+    One captured change, or one published message, waiting for the relay.
+
+    Filled by triggers and by `levada.publish()` in the transaction of the
+    change itself; emptied by the relay once the log holds the record. The
+    columns are those of `levada.changes.OutboxRow`; `id` is its `source_id`.
+    The id must never be handed out twice, so on SQLite it is AUTOINCREMENT,
+    as Django makes every automatic key there.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    topic = models.CharField(max_length=200, default="changes")
+    label = models.CharField(max_length=200, blank=True, default="")
+    op = models.CharField(max_length=1)
+    key = models.TextField(null=True)  # noqa: DJ001 (null: a truncate has no key)
+    before = models.TextField(null=True)  # noqa: DJ001 (null: an insert has no before)
+    after = models.TextField(null=True)  # noqa: DJ001 (null: a delete has no after)
+    fingerprint = models.CharField(max_length=12, blank=True, default="")
+    transaction = models.BigIntegerField(null=True)
+    changed_at = models.CharField(max_length=40)
+    context = models.TextField(null=True)  # noqa: DJ001
+
+    class Meta:
+        db_table = "levada_outbox"
+        verbose_name_plural = "outbox"
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.op} {self.label or self.topic} {self.key}"
+
+
+class ReplicatedTable(models.Model):
+    """
+    The shape of one captured table, written when its triggers are installed.
+
+    A keeper reads it instead of trusting the models it was started with.
+    """
+
+    label = models.CharField(max_length=200, primary_key=True)
+    fingerprint = models.CharField(max_length=12)
+    spec = models.TextField()
+    installed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "levada_table"
+
+    def __str__(self) -> str:
+        return self.label
+
+
+class DeadLetter(models.Model):
+    """
+    A record that a store or handler could not take, kept for a person to decide.
+
+    Written before the consumer's position moves on; (consumer, epoch, topic,
+    offset) is unique, so a crash in between writes it once.
+    """
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "waiting"
+        RETRIED = "retried", "retried"
+        DROPPED = "dropped", "dropped"
+
+    consumer = models.CharField(max_length=200, help_text="A store's alias or a consumer group.")
+    epoch = models.CharField(max_length=40)
+    topic = models.CharField(max_length=200)
+    offset = models.BigIntegerField()
+    label = models.CharField(max_length=200, blank=True)
+    key = models.TextField(blank=True)
+    record = models.TextField(help_text="The whole record, as JSON.")
+    reason = models.TextField()
+    tries = models.PositiveIntegerField(default=1)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+    created_at = models.DateTimeField(auto_now_add=True)
+    decided_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "levada_dead_letter"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["consumer", "epoch", "topic", "offset"], name="levada_dead_letter_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.consumer} {self.topic}:{self.offset}"

@@ -1,0 +1,1 @@
+"""Relay: outbox to log, in commit order, without gaps."""

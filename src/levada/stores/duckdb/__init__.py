@@ -1,0 +1,1 @@
+"""DuckDB as a Django database and as a replica."""
