@@ -10,3 +10,7 @@ class LevadaConfig(AppConfig):
     label = "levada"
     verbose_name = "Levada"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from . import checks  # noqa: F401 (its decorators register)

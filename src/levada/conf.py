@@ -24,7 +24,7 @@ from .tables import TableSpec, table_spec
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of `LEVADA`: its default, the unit of its value ('' for none) and one line of help."""
+    """One key of `LEVADA`: its default, the unit of its value ('' for none), one line of help."""
 
     name: str
     default: Any
@@ -75,6 +75,18 @@ SETTINGS: dict[str, Setting] = {
             "rebuild",
             "rebuild | halt",
             "What an applier does when the source's table has changed its shape.",
+        ),
+        Setting(
+            "STOP_S",
+            10.0,
+            "s",
+            "How long a keeper that was told to stop waits for the batches it is in.",
+        ),
+        Setting(
+            "HEALTH_PORT",
+            None,
+            "port",
+            "Where the keeper answers /healthz and /metrics on 127.0.0.1; None for nowhere.",
         ),
     )
 }
@@ -130,14 +142,15 @@ def replicated() -> dict[str, Replicated]:
     excludes: dict[str, set[str]] = {}
     found: dict[str, type[models.Model]] = {}
     for alias, entries in _replicate_setting().items():
-        for label, options in _entries(alias, entries).items():
-            model = _model(alias, label)
-            for each in _with_relatives(model):
+        for label, options in entries_of(alias, entries).items():
+            model = model_named(alias, label)
+            for each in with_relatives(model):
                 key = each._meta.label
                 found[key] = each
                 stores.setdefault(key, set()).add(alias)
                 excludes.setdefault(key, set())
-            excludes[model._meta.label].update(options.get("exclude", ()))
+            named = model._meta.concrete_model._meta.label
+            excludes[named].update(options.get("exclude", ()))
     return {
         label: Replicated(
             found[label], tuple(sorted(excludes[label])), tuple(sorted(stores[label]))
@@ -186,7 +199,8 @@ def _replicate_setting() -> dict[str, Any]:
     return configured
 
 
-def _entries(alias: str, entries: Any) -> dict[str, dict[str, Any]]:
+def entries_of(alias: str, entries: Any) -> dict[str, dict[str, Any]]:
+    """Return one store's part of REPLICATE as {label: options}. Raises ConfigurationError."""
     if isinstance(entries, dict):
         normal = {label: options or {} for label, options in entries.items()}
     elif isinstance(entries, (list, tuple)) and all(isinstance(each, str) for each in entries):
@@ -206,7 +220,8 @@ def _entries(alias: str, entries: Any) -> dict[str, dict[str, Any]]:
     return normal
 
 
-def _model(alias: str, label: str) -> type[models.Model]:
+def model_named(alias: str, label: str) -> type[models.Model]:
+    """Return the model REPLICATE[alias] calls `label`. Raises UnknownModel."""
     try:
         return apps.get_model(label)
     except (LookupError, ValueError) as error:
@@ -216,7 +231,7 @@ def _model(alias: str, label: str) -> type[models.Model]:
         ) from error
 
 
-def _with_relatives(model: type[models.Model]) -> list[type[models.Model]]:
+def with_relatives(model: type[models.Model]) -> list[type[models.Model]]:
     """Return `model`, its concrete parents, and the automatic through tables of them all."""
     if model._meta.proxy:
         model = model._meta.concrete_model
@@ -228,3 +243,12 @@ def _with_relatives(model: type[models.Model]) -> list[type[models.Model]]:
         if field.remote_field.through._meta.auto_created
     ]
     return [*family, *through]
+
+
+def as_markdown() -> str:
+    """Write `SETTINGS` as the table of docs/settings.md, one row a setting."""
+    rows = ["| Setting | Default | Unit | What it says |", "|---|---|---|---|"]
+    for setting in SETTINGS.values():
+        unit = setting.unit.replace("|", "\\|")
+        rows.append(f"| `{setting.name}` | `{setting.default!r}` | {unit} | {setting.help} |")
+    return "\n".join(rows) + "\n"
