@@ -1,0 +1,1 @@
+"""Almanac, the reference project: an economic calendar whose every commit reaches the replica."""

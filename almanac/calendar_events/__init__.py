@@ -1,0 +1,1 @@
+"""The economic calendar: releases of figures, what was expected and what came."""
