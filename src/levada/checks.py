@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from .errors import ConfigurationError, UnknownModel, UnsupportedModel
 
 SOURCE_VENDORS = ("sqlite", "postgresql")
 STORE_ENGINES = ("levada.stores.duckdb",)
-LOG_ENGINES = ("levada.log.embedded", "levada.log.memory")
+EMBEDDED = "levada.log.embedded"
 LOG_OPTIONS = ("ENGINE", "NAME")
 DOCS = "See docs/settings.md."
 
@@ -229,15 +230,22 @@ def _log() -> Iterator[CheckMessage]:
                 hint=f"Its options are: {', '.join(LOG_OPTIONS)}. {DOCS}",
                 id="levada.E015",
             )
-    engine = configured.get("ENGINE", LOG_ENGINES[0])
-    if engine not in LOG_ENGINES:
+    engine = configured.get("ENGINE", EMBEDDED)
+    if engine != EMBEDDED and not _is_importable(engine):
         yield Error(
-            f"LEVADA['LOG']['ENGINE'] is {engine!r}, which is no log.",
-            hint=f"The engines are: {', '.join(LOG_ENGINES)}. {DOCS}",
+            f"LEVADA['LOG']['ENGINE'] is {engine!r}, which is no module.",
+            hint=f"Write {EMBEDDED!r}, 'levada.log.memory' or a module of yours. {DOCS}",
             id="levada.E015",
         )
-    elif engine == LOG_ENGINES[0] and isinstance(settings.REPLICATE, dict) and settings.REPLICATE:
+    elif engine == EMBEDDED and isinstance(settings.REPLICATE, dict) and settings.REPLICATE:
         yield from _log_place()
+
+
+def _is_importable(module: Any) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, AttributeError, ValueError):
+        return False
 
 
 def _log_place() -> Iterator[CheckMessage]:

@@ -231,7 +231,8 @@ def test_a_log_that_cannot_be_written_is_refused(project, tmp_path, name):
 
 def test_an_unknown_log_engine_or_option_is_refused(project, tmp_path):
     name = tmp_path / "log.sqlite3"
-    assert project.ids(LOG={"NAME": name, "ENGINE": "rabbit"}) == ["levada.E015"]
+    for engine in ("rabbit", "levada.log.rabbit", "no.such.log", 7):
+        assert project.ids(LOG={"NAME": name, "ENGINE": engine}) == ["levada.E015"]
     assert project.ids(LOG={"NAME": name, "SYNC": "OFF"}) == ["levada.E015"]
 
 
