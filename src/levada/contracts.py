@@ -102,9 +102,10 @@ class Store(Protocol):
 
     def apply(self, batch: Batch, *, expected: Position | None) -> Position:
         """
-        Write `batch` and its end position in one transaction; of several changes to one key the last wins.
+        Write `batch` and its end position in one transaction.
 
-        Returns the position now durable; a replayed batch changes nothing.
+        Of several changes to one key the last wins. Returns the position now
+        durable; a replayed batch changes nothing.
         Raises, having written nothing: PositionMoved if the store's position
         is not `expected`; SchemaDrift if a record's fingerprint is not its
         table's; PoisonRecord naming the first record that cannot be taken.
