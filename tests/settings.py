@@ -73,6 +73,11 @@ TEMPLATES = [
 ROOT_URLCONF = "tests.urls"
 DATABASES = {
     "default": source_database(),
+    "analytics": {
+        "ENGINE": "levada.stores.duckdb",
+        "NAME": WORK_DIR / "analytics.duckdb",
+        "TEST": {"NAME": WORK_DIR / "test-analytics.duckdb"},
+    },
 }
 LEVADA = {
     "REPLICATE": {

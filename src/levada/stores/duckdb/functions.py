@@ -1,0 +1,214 @@
+"""Expressions and lookups that DuckDB writes in its own way; `register()` tells Django."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.db import NotSupportedError
+from django.db.models import aggregates, functions
+from django.db.models.fields import json as jsonfield
+
+SQL = tuple[str, Sequence[Any]]
+
+
+def register() -> None:
+    """Give Django's expressions their `as_duckdb`, once; subclasses that have one keep it."""
+    for expression, method in _METHODS.items():
+        expression.as_duckdb = method
+
+
+def _refuse(name: str) -> Callable[..., SQL]:
+    def as_duckdb(self: Any, compiler: Any, connection: Any, **extra: Any) -> SQL:
+        raise NotSupportedError(f"DuckDB has no function {name}.")
+
+    return as_duckdb
+
+
+def _template(**extra: str) -> Callable[..., SQL]:
+    """Return a method that writes the expression with another template or function."""
+
+    def as_duckdb(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+        return self.as_sql(compiler, connection, **{**extra, **context})
+
+    return as_duckdb
+
+
+def _now(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Write the current time as a naive timestamp in the connection's zone."""
+    zone = connection.timezone_name.replace("'", "''")
+    return self.as_sql(compiler, connection, template=f"timezone('{zone}', now())", **context)
+
+
+def _aggregate(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Sum and average durations by their microseconds; DuckDB has neither for INTERVAL."""
+    if self.output_field.get_internal_type() != "DurationField":
+        return self.as_sql(compiler, connection, **context)
+    template = (self.template or "").replace("%(expressions)s", "epoch_us(%(expressions)s)")
+    sql, params = self.as_sql(
+        compiler, connection, **{"template": template, **context}
+    )  # `filter` and `order by` keep their place in the template
+    return f"to_microseconds(CAST({sql} AS BIGINT))", params
+
+
+def _json_object(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    return self.as_sql(compiler, connection, function="json_object", **context)
+
+
+def _json_array(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    return self.as_sql(compiler, connection, function="json_array", **context)
+
+
+# JSON. A path is `$."key"[0]`; an index from the end is `[#-1]`.
+
+
+def json_path(keys: Sequence[str], *, last_is_key: bool = False) -> str:
+    """Return DuckDB's path to `keys`; integers are indexes, the last one not if `last_is_key`."""
+    path = ["$"]
+    for at, key in enumerate(keys):
+        number = _index(key)
+        if number is None or (last_is_key and at == len(keys) - 1):
+            path.append("." + _quoted_key(str(key)))
+        else:
+            path.append(f"[{number}]" if number >= 0 else f"[#{number}]")
+    return "".join(path)
+
+
+def _index(key: Any) -> int | None:
+    try:
+        return int(key)
+    except ValueError:
+        return None
+
+
+def _quoted_key(key: str) -> str:
+    return json.dumps(key, ensure_ascii=False)
+
+
+def _key(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    lhs, params, keys = self.preprocess_lhs(compiler, connection)
+    return f"json_extract({lhs}, %s)", (*params, json_path(keys))
+
+
+def _key_text(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    lhs, params, keys = self.preprocess_lhs(compiler, connection)
+    return f"json_extract_string({lhs}, %s)", (*params, json_path(keys))
+
+
+def _document(self: Any, compiler: Any, connection: Any) -> tuple[str, Sequence[Any], list[str]]:
+    """Return the document `self.lhs` looks into, and the keys it already follows."""
+    if isinstance(self.lhs, jsonfield.KeyTransform):
+        return self.lhs.preprocess_lhs(compiler, connection)
+    sql, params = self.process_lhs(compiler, connection)
+    return sql, params, []
+
+
+def _has_key(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    document, document_params, keys = _document(self, compiler, connection)
+    wanted = self.rhs if isinstance(self.rhs, (list, tuple)) else [self.rhs]
+    last_is_key = not isinstance(self, jsonfield.HasKeyOrArrayIndex)
+    parts, params = [], []
+    for each in wanted:
+        tail = [each]
+        if isinstance(each, jsonfield.KeyTransform):
+            *_, tail = each.preprocess_lhs(compiler, connection)
+        parts.append(f"json_exists({document}, %s)")
+        params += [*document_params, json_path([*keys, *tail], last_is_key=last_is_key)]
+    return f"({(self.logical_operator or ' AND ').join(parts)})", params
+
+
+def _key_is_null(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """`key__isnull` asks whether the key is absent; a JSON null is present."""
+    document, params, keys = self.lhs.preprocess_lhs(compiler, connection)
+    exists = f"coalesce(json_exists({document}, %s), FALSE)"
+    return (f"NOT {exists}" if self.rhs else exists), (*params, json_path(keys))
+
+
+def _contains(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    lhs, lhs_params = self.process_lhs(compiler, connection)
+    rhs, rhs_params = self.process_rhs(compiler, connection)
+    return f"json_contains({lhs}, CAST({rhs} AS JSON))", (*lhs_params, *rhs_params)
+
+
+def _contained_by(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    lhs, lhs_params = self.process_lhs(compiler, connection)
+    rhs, rhs_params = self.process_rhs(compiler, connection)
+    return f"json_contains(CAST({rhs} AS JSON), {lhs})", (*rhs_params, *lhs_params)
+
+
+def _normal(sql: str) -> str:
+    """Write a JSON value without insignificant spaces and escapes, so that text compares it."""
+    return f"json_extract(CAST({sql} AS JSON), '$')"
+
+
+def _json_exact(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    lhs, lhs_params = self.process_lhs(compiler, connection)
+    rhs, rhs_params = self.process_rhs(compiler, connection)
+    if list(rhs_params) == [None]:
+        rhs_params = ["null"]
+    return f"{_normal(lhs)} = {_normal(rhs)}", (*lhs_params, *rhs_params)
+
+
+class _KeyIn(jsonfield.KeyTransformIn):
+    """`key__in` with each value normalised."""
+
+    def resolve_expression_parameter(
+        self, compiler: Any, connection: Any, sql: str, param: Any
+    ) -> SQL:
+        sql, params = super().resolve_expression_parameter(compiler, connection, sql, param)
+        return (sql if hasattr(param, "as_sql") else _normal(sql)), params
+
+
+def _key_in(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    twin = copy.copy(self)
+    twin.__class__ = _KeyIn
+    return twin.as_sql(compiler, connection)
+
+
+def _key_compares(operator: str) -> Callable[..., SQL]:
+    """Return `<`, `>` … on a key: as text if the other side is a string, as number otherwise."""
+
+    def as_duckdb(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+        document, params, keys = self.lhs.preprocess_lhs(compiler, connection)
+        left = f"json_extract_string({document}, %s)"
+        left_params = [*params, json_path(keys)]
+        rhs, rhs_params = self.process_rhs(compiler, connection)
+        if not self.rhs_is_direct_value():
+            right = f"TRY_CAST({rhs} AS DOUBLE)"
+            return f"TRY_CAST({left} AS DOUBLE) {operator} {right}", (*left_params, *rhs_params)
+        value = json.loads(rhs_params[0]) if isinstance(rhs_params[0], str) else rhs_params[0]
+        if isinstance(value, str):
+            return f"{left} {operator} %s", (*left_params, value)
+        return f"TRY_CAST({left} AS DOUBLE) {operator} %s", (*left_params, value)
+
+    return as_duckdb
+
+
+_METHODS: dict[type, Callable[..., SQL]] = {
+    functions.Now: _now,
+    functions.SHA224: _refuse("SHA224"),
+    functions.SHA384: _refuse("SHA384"),
+    functions.SHA512: _refuse("SHA512"),
+    functions.JSONObject: _json_object,
+    functions.StrIndex: _template(function="STRPOS"),
+    functions.Ord: _template(function="ORD"),
+    functions.Random: _template(function="RANDOM"),
+    aggregates.Sum: _aggregate,
+    aggregates.Avg: _aggregate,
+    jsonfield.KeyTransform: _key,
+    jsonfield.KeyTextTransform: _key_text,
+    jsonfield.HasKeyLookup: _has_key,
+    jsonfield.KeyTransformIsNull: _key_is_null,
+    jsonfield.KeyTransformIn: _key_in,
+    jsonfield.DataContains: _contains,
+    jsonfield.ContainedBy: _contained_by,
+    jsonfield.JSONExact: _json_exact,
+    jsonfield.KeyTransformLt: _key_compares("<"),
+    jsonfield.KeyTransformLte: _key_compares("<="),
+    jsonfield.KeyTransformGt: _key_compares(">"),
+    jsonfield.KeyTransformGte: _key_compares(">="),
+}
+if hasattr(functions, "JSONArray"):
+    _METHODS[functions.JSONArray] = _json_array

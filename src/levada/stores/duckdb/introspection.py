@@ -1,0 +1,231 @@
+"""What tables, columns and constraints a DuckDB database has."""
+
+from __future__ import annotations
+
+import re
+from collections import namedtuple
+from collections.abc import Sequence
+from typing import Any
+
+from django.db.backends.base.introspection import BaseDatabaseIntrospection
+from django.db.backends.base.introspection import FieldInfo as BaseFieldInfo
+from django.db.backends.base.introspection import TableInfo as BaseTableInfo
+from django.db.models import Index
+
+FieldInfo = namedtuple("FieldInfo", (*BaseFieldInfo._fields, "is_autofield", "comment"))
+
+TableInfo = namedtuple("TableInfo", (*BaseTableInfo._fields, "comment"))
+
+_SEQUENCE = re.compile(r"""^nextval\('(?:[^']*\.)?"?((?:[^'"]|''|"")+)"?'\)$""")
+_DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
+
+TABLES = """
+    SELECT table_name, 't', comment FROM duckdb_tables()
+    WHERE database_name = current_database() AND schema_name = current_schema() AND NOT temporary
+    UNION ALL
+    SELECT view_name, 'v', comment FROM duckdb_views()
+    WHERE database_name = current_database() AND schema_name = current_schema()
+        AND NOT internal AND NOT temporary
+    ORDER BY 1
+"""
+"""Every table and view of the current schema: name, kind and comment."""
+
+COLUMNS = """
+    SELECT column_name, data_type, is_nullable, column_default, comment, is_generated,
+        generation_expression
+    FROM duckdb_columns()
+    WHERE database_name = current_database() AND schema_name = current_schema()
+        AND lower(table_name) = lower(?)
+    ORDER BY column_index
+"""
+"""The columns of one table, in order."""
+
+CONSTRAINTS = """
+    SELECT constraint_name, constraint_type, constraint_column_names, constraint_text
+    FROM duckdb_constraints()
+    WHERE database_name = current_database() AND schema_name = current_schema()
+        AND lower(table_name) = lower(?) AND constraint_type <> 'NOT NULL'
+    ORDER BY constraint_index
+"""
+"""The constraints of one table as they were declared, NOT NULL left out."""
+
+INDEXES = """
+    SELECT index_name, is_unique, expressions, sql
+    FROM duckdb_indexes()
+    WHERE database_name = current_database() AND schema_name = current_schema()
+        AND lower(table_name) = lower(?)
+    ORDER BY index_name
+"""
+"""The indexes of one table made by CREATE INDEX, with the statement that makes them."""
+
+
+class DatabaseIntrospection(BaseDatabaseIntrospection):
+    """Reads DuckDB's catalog."""
+
+    data_types_reverse = {
+        "BIGINT": "BigIntegerField",
+        "BLOB": "BinaryField",
+        "BOOLEAN": "BooleanField",
+        "DATE": "DateField",
+        "DOUBLE": "FloatField",
+        "FLOAT": "FloatField",
+        "HUGEINT": "BigIntegerField",
+        "INTEGER": "IntegerField",
+        "INTERVAL": "DurationField",
+        "JSON": "JSONField",
+        "SMALLINT": "SmallIntegerField",
+        "TIME": "TimeField",
+        "TIMESTAMP": "DateTimeField",
+        "TIMESTAMP WITH TIME ZONE": "DateTimeField",
+        "TINYINT": "SmallIntegerField",
+        "UBIGINT": "PositiveBigIntegerField",
+        "UINTEGER": "PositiveBigIntegerField",
+        "USMALLINT": "PositiveIntegerField",
+        "UTINYINT": "PositiveSmallIntegerField",
+        "UUID": "UUIDField",
+        "VARCHAR": "TextField",
+    }
+    _auto_fields = {
+        "BigIntegerField": "BigAutoField",
+        "IntegerField": "AutoField",
+        "SmallIntegerField": "SmallAutoField",
+    }
+
+    def get_field_type(self, data_type: str, description: Any) -> str:
+        """Return the Django field of a column. Raises KeyError for a type Django has none for."""
+        name = data_type.upper()
+        if _DECIMAL.fullmatch(name.replace(" ", "")):
+            return "DecimalField"
+        field_type = self.data_types_reverse[name]
+        if description.is_autofield:
+            return self._auto_fields.get(field_type, field_type)
+        return field_type
+
+    def get_table_list(self, cursor: Any) -> list[TableInfo]:
+        """Return the tables and views of the current schema."""
+        cursor.execute(TABLES)
+        return [TableInfo(*row) for row in cursor.fetchall()]
+
+    def get_table_description(self, cursor: Any, table_name: str) -> list[Any]:
+        """Return a `FieldInfo` for each column, [] for a table that does not exist."""
+        rows = _rows(cursor, COLUMNS, table_name)
+        return [_field_info(*row[:5]) for row in rows]
+
+    def get_sequences(
+        self, cursor: Any, table_name: str, table_fields: Sequence[Any] = ()
+    ) -> list[dict[str, str]]:
+        """Return the sequences that the table's columns take their default from."""
+        found = []
+        for name, _, _, default, *_ in _rows(cursor, COLUMNS, table_name):
+            sequence = sequence_of(default)
+            if sequence:
+                found.append({"name": sequence, "table": table_name, "column": name})
+        return found
+
+    def get_relations(self, cursor: Any, table_name: str) -> dict[str, tuple[str, str]]:
+        """Return {}: the backend makes no foreign keys."""
+        return {}
+
+    def get_primary_key_columns(self, cursor: Any, table_name: str) -> list[str] | None:
+        """Return the primary key's columns, None where there is none."""
+        for _, kind, columns, _ in _rows(cursor, CONSTRAINTS, table_name):
+            if kind == "PRIMARY KEY":
+                return list(columns)
+        return None
+
+    def get_primary_key_column(self, cursor: Any, table_name: str) -> str | None:
+        """Return the primary key's first column, None where there is none."""
+        columns = self.get_primary_key_columns(cursor, table_name)
+        return columns[0] if columns else None
+
+    def get_constraints(self, cursor: Any, table_name: str) -> dict[str, dict[str, Any]]:
+        """Return constraints and indexes by name."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, kind, columns, text in _rows(cursor, CONSTRAINTS, table_name):
+            found[_free(name or text, found)] = {
+                "columns": list(columns or ()),
+                "primary_key": kind == "PRIMARY KEY",
+                "unique": kind in ("PRIMARY KEY", "UNIQUE"),
+                "foreign_key": None,
+                "check": kind == "CHECK",
+                "index": False,
+                "definition": text,
+            }
+        names = {row[0] for row in _rows(cursor, COLUMNS, table_name)}
+        for name, unique, expressions, sql in _rows(cursor, INDEXES, table_name):
+            columns = index_columns(expressions)
+            plain = [column for column in columns if column in names]
+            found[name] = {
+                "columns": plain if len(plain) == len(columns) else [],
+                "orders": ["ASC"] * len(columns) if len(plain) == len(columns) else [],
+                "primary_key": False,
+                "unique": bool(unique),
+                "foreign_key": None,
+                "check": False,
+                "index": True,
+                "type": Index.suffix,
+                "definition": sql,
+            }
+        return found
+
+
+def sequence_of(default: str | None) -> str | None:
+    """Return the sequence a column's default draws from, None for any other default."""
+    match = _SEQUENCE.match(default or "")
+    return match[1].replace('""', '"').replace("''", "'") if match else None
+
+
+def index_columns(expressions: str) -> list[str]:
+    """Split DuckDB's list of an index's columns and expressions, `[a, '"b"', '(c + 1)']`."""
+    parts, depth, quoted, current = [], 0, False, ""
+    for letter in expressions.strip()[1:-1]:
+        if letter == "'":
+            quoted = not quoted
+        elif letter == "," and not quoted and depth == 0:
+            parts.append(current)
+            current = ""
+            continue
+        depth += (letter == "(") - (letter == ")")
+        current += letter
+    return [_unquoted(part) for part in (*parts, current) if part.strip()]
+
+
+def _unquoted(part: str) -> str:
+    part = part.strip().strip("'")
+    if part.startswith('"') and part.endswith('"'):
+        return part[1:-1].replace('""', '"')
+    return part
+
+
+def _rows(cursor: Any, sql: str, table_name: str) -> list[tuple[Any, ...]]:
+    cursor.execute(sql.replace("?", "%s"), [table_name])
+    return cursor.fetchall()
+
+
+def _free(name: str, taken: dict[str, Any]) -> str:
+    """Return `name`, numbered if another constraint has it."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
+
+
+def _field_info(
+    name: str, data_type: str, nullable: bool, default: str | None, comment: str | None
+) -> Any:
+    decimal = _DECIMAL.fullmatch(data_type.replace(" ", ""))
+    sequence = sequence_of(default)
+    return FieldInfo(
+        name=name,
+        type_code=data_type,
+        display_size=None,
+        internal_size=None,
+        precision=int(decimal[1]) if decimal else None,
+        scale=int(decimal[2]) if decimal else None,
+        null_ok=nullable,
+        default=None if sequence else default,
+        collation=None,
+        is_autofield=sequence is not None,
+        comment=comment,
+    )

@@ -1,0 +1,449 @@
+"""SQL as DuckDB writes it."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Context, Decimal
+from typing import Any
+
+from django.conf import settings
+from django.db import NotSupportedError
+from django.db.backends.base.operations import BaseDatabaseOperations
+from django.db.models.constants import OnConflict
+from django.db.models.expressions import Col
+from django.utils import timezone
+from django.utils.functional import cached_property
+
+_DOUBLE = Context(prec=15)
+"""A double tells 15 decimal digits for certain."""
+
+_PARTS = {
+    "year": "year({})",
+    "iso_year": "isoyear({})",
+    "quarter": "quarter({})",
+    "month": "month({})",
+    "week": "week({})",
+    "day": "day({})",
+    "week_day": "(dayofweek({}) + 1)",
+    "iso_week_day": "isodow({})",
+    "hour": "hour({})",
+    "minute": "minute({})",
+    "second": "second({})",
+    "microsecond": "(microsecond({}) %% 1000000)",
+}
+"""Django's name of a date's part to the expression that extracts it."""
+
+_TRUNCATIONS = frozenset(
+    ("year", "quarter", "month", "week", "day", "hour", "minute", "second", "microsecond")
+)
+_TEXT = frozenset(("CharField", "TextField", "SlugField", "FileField", "FilePathField"))
+_PATTERN_LOOKUPS = frozenset(
+    (
+        *("iexact", "contains", "icontains", "startswith", "istartswith"),
+        *("endswith", "iendswith", "regex", "iregex"),
+    )
+)
+_OFFSET = re.compile(r"^(?:.*?)([+-])(\d\d):(\d\d)(?::(\d\d))?$")
+
+
+class DatabaseOperations(BaseDatabaseOperations):
+    """How DuckDB writes what Django leaves to the database."""
+
+    compiler_module = "levada.stores.duckdb.compiler"
+    explain_prefix = "EXPLAIN"
+    cast_char_field_without_max_length = "VARCHAR"
+    cast_data_types = {
+        "AutoField": "INTEGER",
+        "BigAutoField": "BIGINT",
+        "SmallAutoField": "SMALLINT",
+    }
+    set_operators = {"union": "UNION", "intersection": "INTERSECT", "difference": "EXCEPT"}
+    bulk_rows_per_statement = 1_000
+    """Rows of one VALUES list; plain rows travel as one Arrow table instead, see the compiler."""
+
+    # Names and literals.
+
+    def quote_name(self, name: str) -> str:
+        """Return `name` quoted; a quoted name stays as it is."""
+        if name.startswith('"') and name.endswith('"') and len(name) > 1:
+            return name
+        return '"{}"'.format(name.replace('"', '""'))
+
+    def max_name_length(self) -> int | None:
+        """Return None: DuckDB has no limit."""
+        return None
+
+    def pk_default_value(self) -> str:
+        """Return what lets the sequence choose."""
+        return "DEFAULT"
+
+    def no_limit_value(self) -> None:
+        """Return None: OFFSET needs no LIMIT."""
+        return
+
+    def last_executed_query(self, cursor: Any, sql: str, params: Any) -> str:
+        """Return the statement with its parameters written in, for a person to read."""
+        if not params:
+            return sql
+        if isinstance(params, dict):
+            return sql % {name: literal(value) for name, value in params.items()}
+        return sql % tuple(literal(value) for value in params)
+
+    # Dates and times. Timestamps are naive in the database, in the
+    # connection's time zone (UTC unless DATABASES[…]["TIME_ZONE"] says else).
+
+    def date_extract_sql(
+        self, lookup_type: str, sql: str, params: Sequence[Any]
+    ) -> tuple[str, Sequence[Any]]:
+        """Extract a part of a date."""
+        return _part(lookup_type, sql), params
+
+    def time_extract_sql(
+        self, lookup_type: str, sql: str, params: Sequence[Any]
+    ) -> tuple[str, Sequence[Any]]:
+        """Extract a part of a time."""
+        return _part(lookup_type, sql), params
+
+    def datetime_extract_sql(
+        self, lookup_type: str, sql: str, params: Sequence[Any], tzname: str | None
+    ) -> tuple[str, Sequence[Any]]:
+        """Extract a part of a timestamp as it reads in `tzname`."""
+        return _part(lookup_type, self._in_zone(sql, tzname)), params
+
+    def date_trunc_sql(
+        self, lookup_type: str, sql: str, params: Sequence[Any], tzname: str | None = None
+    ) -> tuple[str, Sequence[Any]]:
+        """Truncate to a date."""
+        return f"CAST({_truncated(lookup_type, self._in_zone(sql, tzname))} AS DATE)", params
+
+    def datetime_trunc_sql(
+        self, lookup_type: str, sql: str, params: Sequence[Any], tzname: str | None
+    ) -> tuple[str, Sequence[Any]]:
+        """Truncate a timestamp as it reads in `tzname`."""
+        zoned = self._in_zone(f"CAST({sql} AS TIMESTAMP)", tzname)
+        return _truncated(lookup_type, zoned), params
+
+    def time_trunc_sql(
+        self, lookup_type: str, sql: str, params: Sequence[Any], tzname: str | None = None
+    ) -> tuple[str, Sequence[Any]]:
+        """Truncate to a time; DuckDB truncates timestamps only, so one of any day is made."""
+        time = f"DATE '2000-01-01' + CAST({self._in_zone(sql, tzname)} AS TIME)"
+        return f"CAST({_truncated(lookup_type, time)} AS TIME)", params
+
+    def datetime_cast_date_sql(
+        self, sql: str, params: Sequence[Any], tzname: str | None
+    ) -> tuple[str, Sequence[Any]]:
+        """Take the date of a timestamp as it reads in `tzname`."""
+        return f"CAST({self._in_zone(sql, tzname)} AS DATE)", params
+
+    def datetime_cast_time_sql(
+        self, sql: str, params: Sequence[Any], tzname: str | None
+    ) -> tuple[str, Sequence[Any]]:
+        """Take the time of a timestamp as it reads in `tzname`."""
+        return f"CAST({self._in_zone(sql, tzname)} AS TIME)", params
+
+    def _in_zone(self, sql: str, tzname: str | None) -> str:
+        """Move the naive timestamp `sql` from the connection's zone to `tzname`."""
+        if not settings.USE_TZ or not tzname or tzname == self.connection.timezone_name:
+            return sql
+        utc = f"timezone({literal(self.connection.timezone_name)}, {sql})"
+        offset = _OFFSET.match(tzname)
+        if offset is None:
+            return f"timezone({literal(tzname)}, {utc})".replace("%", "%%")
+        sign, hours, minutes, seconds = offset.groups(default="0")
+        total = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+        return f"(timezone('UTC', {utc}) {sign} to_seconds({total}))"
+
+    def subtract_temporals(
+        self, internal_type: str, lhs: tuple[str, Any], rhs: tuple[str, Any]
+    ) -> tuple[str, tuple[Any, ...]]:
+        """Subtract two dates, times or timestamps to a duration."""
+        (left, left_params), (right, right_params) = lhs, rhs
+        if internal_type == "TimeField":
+            day = "DATE '2000-01-01'"
+            sql = f"(({day} + CAST({left} AS TIME)) - ({day} + CAST({right} AS TIME)))"
+        else:
+            sql = f"(CAST({left} AS TIMESTAMP) - CAST({right} AS TIMESTAMP))"
+        return sql, (*left_params, *right_params)
+
+    # Values on their way in.
+
+    def adapt_datefield_value(self, value: Any) -> Any:
+        """Return the date itself: DuckDB binds it."""
+        return value
+
+    def adapt_timefield_value(self, value: Any) -> Any:
+        """Return the time itself. Raises ValueError for an aware one."""
+        if isinstance(value, datetime.time) and timezone.is_aware(value):
+            raise ValueError("DuckDB backend does not support timezone-aware times.")
+        return value
+
+    def adapt_datetimefield_value(self, value: Any) -> Any:
+        """Return a naive datetime in the connection's zone. Raises ValueError."""
+        if not isinstance(value, datetime.datetime) or timezone.is_naive(value):
+            return value
+        if not settings.USE_TZ:
+            raise ValueError(
+                "DuckDB backend does not support timezone-aware datetimes when USE_TZ is False."
+            )
+        return timezone.make_naive(value, self.connection.timezone)
+
+    def adapt_decimalfield_value(
+        self, value: Any, max_digits: int | None = None, decimal_places: int | None = None
+    ) -> Any:
+        """Return the Decimal itself: DuckDB binds all of its digits."""
+        return value
+
+    def adapt_durationfield_value(self, value: Any) -> Any:
+        """Return the timedelta itself: the column is an INTERVAL."""
+        return value
+
+    def adapt_ipaddressfield_value(self, value: Any) -> Any:
+        """Return the address as text, None for an empty one."""
+        return value or None
+
+    # Values on their way out.
+
+    def get_db_converters(self, expression: Any) -> list[Callable[..., Any]]:
+        """Return converters for the types DuckDB returns otherwise than Django wants them."""
+        converters = super().get_db_converters(expression)
+        internal_type = expression.output_field.get_internal_type()
+        if internal_type == "DateTimeField" and settings.USE_TZ:
+            converters.append(self._aware)
+        elif not isinstance(expression, Col):
+            converter = _COMPUTED.get(internal_type)
+            if converter is not None:
+                converters.append(converter)
+        return converters
+
+    @cached_property
+    def _aware(self) -> Callable[..., Any]:
+        zone = self.connection.timezone
+
+        def aware(value: Any, expression: Any, connection: Any) -> Any:
+            # A raw expression or a truncation may already have a zone.
+            if type(value) is datetime.datetime and value.tzinfo is None:
+                return value.replace(tzinfo=zone)
+            if type(value) is datetime.date:
+                return datetime.datetime(value.year, value.month, value.day, tzinfo=zone)
+            return value
+
+        return aware
+
+    # Lookups and expressions.
+
+    def lookup_cast(self, lookup_type: str, internal_type: str | None = None) -> str:
+        """Compare as text where a pattern is looked up in something else."""
+        if lookup_type in _PATTERN_LOOKUPS and internal_type not in _TEXT:
+            return "CAST(%s AS VARCHAR)"
+        return "%s"
+
+    def regex_lookup(self, lookup_type: str) -> str:
+        """Return the template of a regular expression's lookup (RE2 syntax)."""
+        if lookup_type == "regex":
+            return "regexp_matches(%s, %s)"
+        return "regexp_matches(%s, %s, 'i')"
+
+    def combine_expression(self, connector: str, sub_expressions: Sequence[str]) -> str:
+        """Join two expressions by an operator."""
+        if connector == "^":
+            return "POWER({})".format(", ".join(sub_expressions))
+        if connector == "#":
+            return "xor({})".format(", ".join(sub_expressions))
+        if connector in ("<<", ">>"):
+            left, right = sub_expressions
+            return f"(CAST({left} AS BIGINT) {connector} CAST({right} AS INTEGER))"
+        return super().combine_expression(connector, sub_expressions)
+
+    def combine_duration_expression(self, connector: str, sub_expressions: Sequence[str]) -> str:
+        """Join a date or time and a duration. Raises NotSupportedError."""
+        if connector not in ("+", "-", "*", "/"):
+            raise NotSupportedError(f"Invalid connector for timedelta: {connector}.")
+        return super().combine_expression(connector, sub_expressions)
+
+    def distinct_sql(
+        self, fields: Sequence[str], params: Sequence[Sequence[Any]]
+    ) -> tuple[list[str], list[Any]]:
+        """Return DISTINCT, or DISTINCT ON the given fields."""
+        if fields:
+            flat = [value for each in params for value in each]
+            return ["DISTINCT ON ({})".format(", ".join(fields))], flat
+        return ["DISTINCT"], []
+
+    def explain_query_prefix(self, format: str | None = None, **options: Any) -> str:
+        """Return EXPLAIN with its options; the only one is `analyze`. Raises ValueError."""
+        analyze = options.pop("analyze", False)
+        super().explain_query_prefix(format, **options)
+        parts = ["ANALYZE"] if analyze else []
+        if format:
+            parts.append(f"FORMAT {format.upper()}")
+        return f"EXPLAIN ({', '.join(parts)})" if parts else "EXPLAIN"
+
+    # Writing.
+
+    def bulk_batch_size(self, fields: Sequence[Any], objs: Sequence[Any]) -> int:
+        """Return all rows: large plain batches go by Arrow, which has no limit."""
+        return max(1, len(objs))
+
+    def bulk_insert_sql(self, fields: Any, placeholder_rows: Iterable[Sequence[str]]) -> str:
+        """Return a VALUES list."""
+        return "VALUES {}".format(", ".join(f"({', '.join(row)})" for row in placeholder_rows))
+
+    def returning_columns(self, fields: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+        """Return the RETURNING clause; DuckDB takes no table name there."""
+        if not fields:
+            return "", ()
+        return "RETURNING " + ", ".join(self.quote_name(field.column) for field in fields), ()
+
+    return_insert_columns = returning_columns  # its name up to Django 5.2
+
+    def fetch_returned_rows(self, cursor: Any, returning_params: Any) -> list[tuple[Any, ...]]:
+        """Return all rows of RETURNING."""
+        return cursor.fetchall()
+
+    def fetch_returned_insert_rows(self, cursor: Any) -> list[tuple[Any, ...]]:
+        """Return all rows of RETURNING, as Django 5.2 asks."""
+        return cursor.fetchall()
+
+    def on_conflict_suffix_sql(
+        self,
+        fields: Any,
+        on_conflict: OnConflict | None,
+        update_fields: Iterable[str],
+        unique_fields: Iterable[str],
+    ) -> str:
+        """Return the ON CONFLICT clause, '' where none is wanted."""
+        if on_conflict == OnConflict.IGNORE:
+            return "ON CONFLICT DO NOTHING"
+        if on_conflict == OnConflict.UPDATE:
+            target = ", ".join(map(self.quote_name, unique_fields))
+            names = list(map(self.quote_name, update_fields))
+            changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in names)
+            return f"ON CONFLICT ({target}) DO UPDATE SET {changes}"
+        return ""
+
+    def integer_field_range(self, internal_type: str) -> tuple[int | None, int | None]:
+        """Return the smallest and largest value of an integer column."""
+        return super().integer_field_range(internal_type)
+
+    # Flushing and sequences.
+
+    def sql_flush(
+        self,
+        style: Any,
+        tables: Sequence[str],
+        *,
+        reset_sequences: bool = False,
+        allow_cascade: bool = False,
+    ) -> list[str]:
+        """Return the statements that empty `tables`."""
+        statements = [
+            f"{style.SQL_KEYWORD('DELETE')} {style.SQL_KEYWORD('FROM')} "
+            f"{style.SQL_FIELD(self.quote_name(table))};"
+            for table in tables
+        ]
+        if reset_sequences:
+            wanted = set(tables)
+            statements += self.sequence_reset_by_name_sql(
+                style,
+                [
+                    each
+                    for each in self.connection.introspection.sequence_list()
+                    if each["table"] in wanted
+                ],
+            )
+        return statements
+
+    def sequence_reset_by_name_sql(
+        self, style: Any, sequences: Sequence[dict[str, Any]]
+    ) -> list[str]:
+        """Return the statements that start `sequences` at 1 again."""
+        return [
+            f"{style.SQL_KEYWORD('SELECT')} setval({self._sequence(each)}, 1, false);"
+            for each in sequences
+        ]
+
+    def sequence_reset_sql(self, style: Any, model_list: Sequence[Any]) -> list[str]:
+        """Return the statements that let each sequence go on after its table's highest key."""
+        statements = []
+        for model in model_list:
+            for field in model._meta.local_fields:
+                if field.get_internal_type() not in self.cast_data_types:
+                    continue
+                table = model._meta.db_table
+                sequence = self._sequence({"table": table, "column": field.column})
+                highest = f"coalesce(max({self.quote_name(field.column)}), 0) + 1"
+                statements.append(
+                    f"{style.SQL_KEYWORD('SELECT')} setval({sequence}, {highest}, false) "
+                    f"{style.SQL_KEYWORD('FROM')} {style.SQL_TABLE(self.quote_name(table))};"
+                )
+        return statements
+
+    def sequence_name(self, table: str, column: str) -> str:
+        """Return the name of the sequence behind an automatic key."""
+        return f"{table}_{column}_seq"
+
+    def _sequence(self, sequence: dict[str, Any]) -> str:
+        name = sequence.get("name") or self.sequence_name(sequence["table"], sequence["column"])
+        return literal(self.quote_name(name))
+
+
+def literal(value: Any) -> str:
+    """Write a value as SQL."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, (int, float, Decimal)):
+        return str(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return "'{}'::BLOB".format("".join(f"\\x{byte:02X}" for byte in bytes(value)))
+    if isinstance(value, datetime.datetime):
+        kind = "TIMESTAMP" if value.tzinfo is None else "TIMESTAMPTZ"
+        return f"{kind} '{value.isoformat(sep=' ')}'"
+    if isinstance(value, datetime.date):
+        return f"DATE '{value.isoformat()}'"
+    if isinstance(value, datetime.time):
+        return f"TIME '{value.isoformat()}'"
+    if isinstance(value, datetime.timedelta):
+        micros = (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
+        return f"to_microseconds({micros})"
+    if isinstance(value, uuid.UUID):
+        return f"'{value}'::UUID"
+    return "'{}'".format(str(value).replace("'", "''"))
+
+
+def _part(lookup_type: str, sql: str) -> str:
+    template = _PARTS.get(lookup_type)
+    if template is None:
+        raise ValueError(f"Invalid lookup type: {lookup_type!r}")
+    return template.format(sql)
+
+
+def _truncated(kind: str, sql: str) -> str:
+    if kind not in _TRUNCATIONS:
+        raise ValueError(f"Invalid lookup type: {kind!r}")
+    return f"date_trunc('{kind}', {sql})"
+
+
+def _to_decimal(value: Any, expression: Any, connection: Any) -> Any:
+    if value is None or isinstance(value, Decimal):
+        return value
+    if isinstance(value, float):
+        return _DOUBLE.create_decimal_from_float(value)
+    return Decimal(value)
+
+
+def _to_float(value: Any, expression: Any, connection: Any) -> Any:
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _to_date(value: Any, expression: Any, connection: Any) -> Any:
+    return value.date() if isinstance(value, datetime.datetime) else value
+
+
+_COMPUTED = {"DecimalField": _to_decimal, "FloatField": _to_float, "DateField": _to_date}
+"""Converters of computed values; a column's own values already have their type."""

@@ -1,0 +1,112 @@
+"""
+Parameters: Django's `%s` and Python's values, as DuckDB takes them.
+
+DuckDB knows `?`, `$1` and `$name`. Equal values share one `$n`, because
+DuckDB compares a grouped and a selected expression by their text: with `?` in
+both, `SELECT x || ? … GROUP BY x || ?` is refused.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from django.utils.functional import Promise
+
+_PLACEHOLDER = re.compile(r"%(?:%|s|\((\w+)\)s)")
+_NATIVE = frozenset(
+    {
+        type(None), bool, int, float, str, bytes, decimal.Decimal, uuid.UUID,
+        datetime.date, datetime.time, datetime.timedelta,
+    }
+)  # fmt: skip
+_LARGEST = 2**128 - 1
+_SMALLEST = -(2**127)
+
+
+def to_duckdb(sql: str, params: Any, zone: datetime.tzinfo) -> tuple[str, Any]:
+    """
+    Turn Django's SQL and parameters into DuckDB's.
+
+    params: None leaves `sql` as it is, percent signs included; a sequence is
+    for `%s`, a mapping for `%(name)s`. zone: of the timestamps in the
+    database, into which aware datetimes are turned.
+    Raises IndexError-like ValueError where the numbers differ.
+    """
+    if params is None:
+        return sql, None
+    if isinstance(params, Mapping):
+        return _named(sql), {name: adapt(value, zone) for name, value in params.items()}
+    values = [adapt(value, zone) for value in params]
+    if not values:
+        return _numbered(sql, ()), None
+    if "GROUP BY" in sql or "DISTINCT ON" in sql:
+        numbers, values = _share(values)
+    else:
+        numbers = tuple(range(1, len(values) + 1))
+    return _numbered(sql, numbers), values
+
+
+def adapt(value: Any, zone: datetime.tzinfo) -> Any:
+    """Return `value` as a type DuckDB binds exactly; an aware datetime becomes naive in `zone`."""
+    kind = type(value)
+    if kind is int:
+        return value if _SMALLEST <= value <= _LARGEST else float(value)
+    if kind in _NATIVE:
+        return value
+    if isinstance(value, datetime.datetime):
+        return value if value.tzinfo is None else value.astimezone(zone).replace(tzinfo=None)
+    if isinstance(value, datetime.time):
+        return value.replace(tzinfo=None)
+    if isinstance(value, (str, Promise)):
+        return str.__str__(value) if isinstance(value, str) else str(value)
+    if isinstance(value, (memoryview, bytearray)):
+        return bytes(value)
+    return value
+
+
+def _share(values: Sequence[Any]) -> tuple[tuple[int, ...], list[Any]]:
+    """Number equal values of one type alike."""
+    seen: dict[Any, int] = {}
+    numbers, kept = [], []
+    for value in values:
+        try:
+            key = (type(value), str(value) if isinstance(value, decimal.Decimal) else value)
+            number = seen.get(key)
+        except TypeError:  # a list or dict has no hash
+            key = number = None
+        if number is None:
+            kept.append(value)
+            number = len(kept)
+            if key is not None:
+                seen[key] = number
+        numbers.append(number)
+    return tuple(numbers), kept
+
+
+@lru_cache(maxsize=512)
+def _numbered(sql: str, numbers: tuple[int, ...]) -> str:
+    following = iter(numbers)
+
+    def replace(match: re.Match[str]) -> str:
+        if match[0] == "%%":
+            return "%"
+        try:
+            return f"${next(following)}"
+        except StopIteration:
+            raise ValueError("not enough parameters for the placeholders in the SQL") from None
+
+    converted = _PLACEHOLDER.sub(replace, sql)
+    if next(following, None) is not None:
+        raise ValueError("more parameters than placeholders in the SQL")
+    return converted
+
+
+@lru_cache(maxsize=512)
+def _named(sql: str) -> str:
+    return _PLACEHOLDER.sub(lambda match: "%" if match[0] == "%%" else f"${match[1]}", sql)
