@@ -77,20 +77,28 @@ class Record(NamedTuple):
 
 class Batch(Sequence[Record]):
     """
-    Records of one topic in offset order, without gaps, whole transactions only.
+    Records of one topic in offset order, without gaps.
 
     `start` is the position before the first record, `end` the one after the
-    last; a batch never ends inside a source transaction unless that
-    transaction alone is larger than the reader's limit would allow, in which
-    case the batch is larger than asked for.
+    last. `whole` says that the batch ends between two source transactions.
+    It does, unless the reader asked `Log.read` to split what is larger than
+    its limit: then the records up to the next whole batch belong together,
+    and all of them can be read at once.
     """
 
-    __slots__ = ("end", "rows", "start")
+    __slots__ = ("end", "rows", "start", "whole")
 
-    def __init__(self, rows: Sequence[tuple[Any, ...]], start: Position, end: Position) -> None:
+    def __init__(
+        self,
+        rows: Sequence[tuple[Any, ...]],
+        start: Position,
+        end: Position,
+        whole: bool = True,
+    ) -> None:
         self.rows = rows
         self.start = start
         self.end = end
+        self.whole = whole
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -6,8 +6,11 @@ The errors Levada raises, one tree.
     │   ├── UnknownModel                            REPLICATE names a model that is not installed
     │   ├── UnsupportedModel                        a model or field that cannot be captured exactly
     │   └── UnsupportedVendor                       a source database without our triggers
+    ├── SourceUnavailable (OperationalError)        the source database does not answer
     ├── LogError
     │   ├── LogCorrupt                              the log file is cut short or damaged
+    │   ├── LogFull (OSError)                       no space left where the log writes
+    │   ├── LogUnavailable (OSError)                the log file cannot be opened or is locked
     │   ├── LogFenced                               another relay moved the producer's cursor
     │   ├── ForeignPosition (ValueError)            a position of another log
     │   └── PositionLost                            retention removed what a reader still needs
@@ -18,6 +21,7 @@ The errors Levada raises, one tree.
     │   ├── PositionMoved                           somebody else applied: this writer is fenced off
     │   ├── SchemaDrift                             the source's table changed its shape
     │   └── PoisonRecord                            one record the store cannot take
+    ├── InvalidMessage (ValueError)                 publish() was given what no log can carry
     ├── AlreadyRunning                              a second keeper for one store
     └── Timeout (TimeoutError)                      wait_for() gave up
 
@@ -48,12 +52,24 @@ class UnsupportedVendor(ConfigurationError):
     """The source database is of a vendor Levada has no triggers for."""
 
 
+class SourceUnavailable(LevadaError, OperationalError):
+    """The source database does not answer, or has no outbox yet."""
+
+
 class LogError(LevadaError):
     """Something about the ordered log."""
 
 
 class LogCorrupt(LogError):
     """The log file is cut short, damaged or not a log."""
+
+
+class LogFull(LogError, OSError):
+    """No space is left where the log writes; nothing was written, the outbox keeps the rows."""
+
+
+class LogUnavailable(LogError, OSError):
+    """The log's file cannot be opened, written to, or stays locked."""
 
 
 class LogFenced(LogError):
@@ -94,6 +110,10 @@ class SchemaDrift(StoreError):
 
 class PoisonRecord(StoreError):
     """One record that the store cannot take, whatever the number of tries."""
+
+
+class InvalidMessage(LevadaError, ValueError):
+    """A message's topic, key or payload is one that no log can carry."""
 
 
 class AlreadyRunning(LevadaError):

@@ -3,6 +3,20 @@
 from django.db import models
 
 
+class CurrentTransaction(models.Func):
+    """The number of the transaction that is running: the 64-bit xid on PostgreSQL, else NULL."""
+
+    function = None
+    output_field = models.BigIntegerField(null=True)
+    allowed_default = True
+
+    def as_sql(self, compiler, connection, **extra):  # type: ignore[no-untyped-def]
+        return "NULL", []
+
+    def as_postgresql(self, compiler, connection, **extra):  # type: ignore[no-untyped-def]
+        return "(pg_current_xact_id()::text::bigint)", []
+
+
 class Outbox(models.Model):
     """
     One captured change, or one published message, waiting for the relay.
@@ -22,7 +36,7 @@ class Outbox(models.Model):
     before = models.TextField(null=True)  # noqa: DJ001 (null: an insert has no before)
     after = models.TextField(null=True)  # noqa: DJ001 (null: a delete has no after)
     fingerprint = models.CharField(max_length=12, blank=True, default="")
-    transaction = models.BigIntegerField(null=True)
+    transaction = models.BigIntegerField(null=True, db_default=CurrentTransaction())
     changed_at = models.CharField(max_length=40)
     context = models.TextField(null=True)  # noqa: DJ001
 
@@ -32,6 +46,24 @@ class Outbox(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id} {self.op} {self.label or self.topic} {self.key}"
+
+
+class RelayCursor(models.Model):
+    """
+    How far the outbox was emptied on the word of one log, by the log's epoch.
+
+    A log that knows less than that was cut short or restored from an older
+    copy: the rows in between exist nowhere any more.
+    """
+
+    epoch = models.CharField(max_length=40, primary_key=True)
+    cursor = models.TextField()
+
+    class Meta:
+        db_table = "levada_relay"
+
+    def __str__(self) -> str:
+        return f"{self.epoch} {self.cursor}"
 
 
 class ReplicatedTable(models.Model):
