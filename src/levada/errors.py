@@ -28,6 +28,10 @@ The errors Levada raises, one tree.
 A message has three parts: what happened, to what, and what to type next.
 """
 
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
 from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import DatabaseError, OperationalError
 
@@ -105,11 +109,27 @@ class PositionMoved(StoreError):
 
 
 class SchemaDrift(StoreError):
-    """A record has a fingerprint other than the store's table: the source's table changed."""
+    """
+    A record has a fingerprint other than the store's table: the source's table changed.
+
+    labels: of the tables it happened to.
+    """
+
+    def __init__(self, message: str, labels: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.labels = frozenset(labels)
 
 
 class PoisonRecord(StoreError):
-    """One record that the store cannot take, whatever the number of tries."""
+    """
+    Records that the store cannot take, whatever the number of tries.
+
+    reasons: offset in the log to the reason, for each of them.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons or {})
 
 
 class InvalidMessage(LevadaError, ValueError):

@@ -20,6 +20,16 @@ POINTS: dict[str, str] = {
     "relay.after_append": "the log holds the rows, the outbox still holds them too",
     "relay.in_prune": "some of the relayed rows have left the outbox",
     "relay.after_prune": "the relayed rows have left the outbox",
+    "apply.before_commit": "the store's transaction holds the batch and is not committed",
+    "apply.after_commit": "the store holds the batch, the log does not know yet",
+    "apply.before_letter": "a record was found to be poison, its dead letter is not written",
+    "apply.after_letter": "the dead letter is written, the store has not passed the record",
+    "rebuild.before_snapshot": "the log's end was noted, the source not yet read",
+    "rebuild.in_load": "some of a table's rows are in its shadow",
+    "rebuild.after_load": "all rows are in the shadows, the log is not replayed",
+    "rebuild.in_replay": "a part of the log is replayed into the shadows",
+    "rebuild.before_swap": "the shadows have the tables' names in an uncommitted transaction",
+    "rebuild.after_swap": "the shadows have the tables' names",
 }
 """Every point by name, with the state of the world when it is reached."""
 

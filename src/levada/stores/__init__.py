@@ -1,1 +1,40 @@
 """Stores: where changes land."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.conf import settings as django_settings
+
+from levada.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from .duckdb.store import DuckDBStore
+
+ENGINES = {"levada.stores.duckdb": "levada.stores.duckdb.store.DuckDBStore"}
+"""Database engines that are stores, and what applies changes to each."""
+
+
+def open_store(alias: str) -> DuckDBStore:
+    """
+    Open the store behind the database `alias`, with a connection of its own.
+
+    Raises ConfigurationError if `alias` is no database or its engine is no store.
+    """
+    from django.utils.module_loading import import_string
+
+    database = django_settings.DATABASES.get(alias)
+    if database is None:
+        known = ", ".join(sorted(django_settings.DATABASES))
+        raise ConfigurationError(
+            f"{alias!r} is no database of this project. "
+            f"DATABASES has: {known}. Write DATABASES[{alias!r}] or correct the name."
+        )
+    engine = database.get("ENGINE")
+    if engine not in ENGINES:
+        raise ConfigurationError(
+            f"The database {alias!r} has the engine {engine!r}, which is no store. "
+            f"Stores are: {', '.join(ENGINES)}."
+        )
+    store: DuckDBStore = import_string(ENGINES[engine])(alias)
+    return store

@@ -291,6 +291,7 @@ class LocalSession:
         for name, table in arrow.items():
             self._duckdb.register(name, table)
         try:
+            self._rows = self._duckdb
             self._duckdb.execute(sql, params)
             outcome = self._outcome()
             self._rows = _Rows([] if outcome[0] is None else self._rows.fetchall())
