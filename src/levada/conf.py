@@ -77,6 +77,19 @@ SETTINGS: dict[str, Setting] = {
             "What an applier does when the source's table has changed its shape.",
         ),
         Setting(
+            "READ_YOUR_WRITES_TIMEOUT_S",
+            1.0,
+            "s",
+            "How long a request waits for a store to show what its session has written.",
+        ),
+        Setting(
+            "ON_STALE_READ",
+            "serve",
+            "serve | raise",
+            "What the middleware does when that time is over: serve what is there, with the "
+            "header Levada-Stale, or raise levada.errors.Timeout.",
+        ),
+        Setting(
             "STOP_S",
             10.0,
             "s",

@@ -5,7 +5,8 @@ The errors Levada raises, one tree.
     ├── ConfigurationError (ImproperlyConfigured)   the settings cannot work
     │   ├── UnknownModel                            REPLICATE names a model that is not installed
     │   ├── UnsupportedModel                        a model or field that cannot be captured exactly
-    │   └── UnsupportedVendor                       a source database without our triggers
+    │   ├── UnsupportedVendor                       a source database without our triggers
+    │   └── NoReplica                               no store, or several, hold what was asked for
     ├── SourceUnavailable (OperationalError)        the source database does not answer
     ├── LogError
     │   ├── LogCorrupt                              the log file is cut short or damaged
@@ -22,7 +23,9 @@ The errors Levada raises, one tree.
     │   ├── SchemaDrift                             the source's table changed its shape
     │   └── PoisonRecord                            one record the store cannot take
     ├── InvalidMessage (ValueError)                 publish() was given what no log can carry
+    ├── HandlerFailed                               a handler gave up on a record and halts
     ├── AlreadyRunning                              a second keeper for one store
+    ├── NotCommitted (TransactionManagementError)   asked for what only a commit can give
     └── Timeout (TimeoutError)                      wait_for() gave up
 
 A message has three parts: what happened, to what, and what to type next.
@@ -33,6 +36,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db.transaction import TransactionManagementError
 from django.db.utils import DatabaseError, OperationalError
 
 
@@ -58,6 +62,10 @@ class UnsupportedVendor(ConfigurationError):
 
 class SourceUnavailable(LevadaError, OperationalError):
     """The source database does not answer, or has no outbox yet."""
+
+
+class NoReplica(ConfigurationError):
+    """No store holds the model, or several do, or the alias is no store's."""
 
 
 class LogError(LevadaError):
@@ -134,6 +142,14 @@ class PoisonRecord(StoreError):
 
 class InvalidMessage(LevadaError, ValueError):
     """A message's topic, key or payload is one that no log can carry."""
+
+
+class HandlerFailed(LevadaError):
+    """A handler failed at one record as often as it may, and its group is told to halt there."""
+
+
+class NotCommitted(LevadaError, TransactionManagementError):
+    """Something was asked inside an open transaction that only its commit can give."""
 
 
 class AlreadyRunning(LevadaError):

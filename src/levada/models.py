@@ -1,5 +1,5 @@
 """Where Django looks for the app's models."""
 
-from .outbox.models import DeadLetter, Outbox, RelayCursor, ReplicatedTable
+from .outbox.models import DeadLetter, GroupPosition, Outbox, RelayCursor, ReplicatedTable
 
-__all__ = ["DeadLetter", "Outbox", "RelayCursor", "ReplicatedTable"]
+__all__ = ["DeadLetter", "GroupPosition", "Outbox", "RelayCursor", "ReplicatedTable"]

@@ -1,6 +1,9 @@
 """The tables Levada keeps in the source database."""
 
 from django.db import models
+from django.utils import timezone
+
+from ..changes import Position
 
 
 class CurrentTransaction(models.Func):
@@ -83,6 +86,37 @@ class ReplicatedTable(models.Model):
 
     def __str__(self) -> str:
         return self.label
+
+
+class GroupPosition(models.Model):
+    """
+    How far one consumer group of handlers has come in one topic.
+
+    It moves in the transaction of the handler's own writes, so both happen or
+    neither. `tries` and `reason` speak of the record at `offset`, if it failed.
+    """
+
+    group = models.CharField(max_length=200)
+    topic = models.CharField(max_length=200)
+    epoch = models.CharField(max_length=40)
+    offset = models.BigIntegerField()
+    tries = models.PositiveIntegerField(default=0)
+    reason = models.TextField(blank=True, default="")
+    moved_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        db_table = "levada_group_position"
+        constraints = [
+            models.UniqueConstraint(fields=["group", "topic"], name="levada_group_position_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.group} {self.position}"
+
+    @property
+    def position(self) -> Position:
+        """The same as a position of the log."""
+        return Position(self.epoch, self.topic, self.offset)
 
 
 class DeadLetter(models.Model):
