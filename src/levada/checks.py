@@ -364,9 +364,10 @@ def _entry(
     except UnknownModel as error:
         yield _unknown_model(error, label)
         return
-    for each in conf.with_relatives(model):
+    owned = list(conf.owners_of(model, tuple(exclude)))
+    for each in conf.with_relatives(model, tuple(exclude)):
         # A parent or through table may be named by itself as well: one message is enough.
-        own = tuple(exclude) if each is model._meta.concrete_model else ()
+        own = tuple(name for owner, name in owned if owner == each._meta.label)
         if own or each._meta.label not in seen:
             seen.add(each._meta.label)
             yield from _model(each, own)

@@ -10,6 +10,7 @@ reads `LEVADA["BATCH_ROWS"]` of Django's settings at each access, so
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,9 @@ def replicated() -> dict[str, Replicated]:
 
     Auto-created many-to-many tables of a named model and the concrete parents
     of multi-table inheritance join by themselves. A field excluded for one
-    store is excluded for all: it never leaves its table.
+    store is excluded for all: it never leaves its table. An excluded field
+    that the model inherits is left out of the parent's table, an excluded
+    many-to-many field leaves out its through table.
     Raises UnknownModel and ConfigurationError.
     """
     stores: dict[str, set[str]] = {}
@@ -157,13 +160,14 @@ def replicated() -> dict[str, Replicated]:
     for alias, entries in _replicate_setting().items():
         for label, options in entries_of(alias, entries).items():
             model = model_named(alias, label)
-            for each in with_relatives(model):
+            exclude = tuple(options.get("exclude", ()))
+            for each in with_relatives(model, exclude):
                 key = each._meta.label
                 found[key] = each
                 stores.setdefault(key, set()).add(alias)
                 excludes.setdefault(key, set())
-            named = model._meta.concrete_model._meta.label
-            excludes[named].update(options.get("exclude", ()))
+            for label_of_owner, name in owners_of(model, exclude):
+                excludes[label_of_owner].add(name)
     return {
         label: Replicated(
             found[label], tuple(sorted(excludes[label])), tuple(sorted(stores[label]))
@@ -244,7 +248,23 @@ def model_named(alias: str, label: str) -> type[models.Model]:
         ) from error
 
 
-def with_relatives(model: type[models.Model]) -> list[type[models.Model]]:
+def owners_of(model: type[models.Model], exclude: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield each excluded column's field with the label of the model whose table has it."""
+    concrete = model._meta.concrete_model
+    family = [concrete, *concrete._meta.get_parent_list()]
+    for name in exclude:
+        owner = next(
+            (m for m in family if name in {f.name for f in m._meta.local_concrete_fields}), None
+        )
+        if owner is not None:
+            yield owner._meta.label, name
+        elif not any(name == f.name for m in family for f in m._meta.local_many_to_many):
+            yield concrete._meta.label, name  # no field at all: table_spec() names the mistake
+
+
+def with_relatives(
+    model: type[models.Model], exclude: tuple[str, ...] = ()
+) -> list[type[models.Model]]:
     """Return `model`, its concrete parents, and the automatic through tables of them all."""
     if model._meta.proxy:
         model = model._meta.concrete_model
@@ -253,7 +273,7 @@ def with_relatives(model: type[models.Model]) -> list[type[models.Model]]:
         field.remote_field.through
         for member in family
         for field in member._meta.local_many_to_many
-        if field.remote_field.through._meta.auto_created
+        if field.remote_field.through._meta.auto_created and field.name not in exclude
     ]
     return [*family, *through]
 

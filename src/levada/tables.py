@@ -173,14 +173,10 @@ def _key_fields(model: type[models.Model]) -> list[Any]:
 
 def column_spec(model: type[models.Model], field: Any) -> ColumnSpec:
     """Read one field's column. Raises UnsupportedModel for a type with no kind."""
-    concrete = field
-    while concrete.remote_field is not None and getattr(concrete, "target_field", None) is not None:
-        concrete = concrete.target_field
-    if isinstance(concrete, models.GeneratedField):
-        concrete = concrete.output_field
+    concrete = _stored_as(field)
     internal_type = concrete.get_internal_type()
     kind = KINDS.get(internal_type)
-    if kind is None or _has_own_column_type(concrete, internal_type):
+    if kind is None or _has_own_column_type(concrete):
         raise UnsupportedModel(
             f"{model._meta.label}.{field.name} is a {type(concrete).__name__}, whose column Levada "
             f"cannot carry exactly. Exclude it: LEVADA['REPLICATE'] = "
@@ -197,7 +193,21 @@ def column_spec(model: type[models.Model], field: Any) -> ColumnSpec:
     )
 
 
-def _has_own_column_type(field: Any, internal_type: str) -> bool:
-    """Say whether a subclass overrides `db_type`, so that its internal type tells nothing."""
-    builtin = getattr(models, internal_type, models.Field)
-    return type(field).db_type is not builtin.db_type
+def _stored_as(field: Any) -> Any:
+    """Follow foreign keys and generated fields to the field that decides the column's type."""
+    while True:
+        if isinstance(field, models.GeneratedField):
+            field = field.output_field
+        elif isinstance(field, models.ForeignKey):
+            field = field.target_field
+        else:
+            return field
+
+
+def _has_own_column_type(field: Any) -> bool:
+    """Say whether a class outside Django's fields decides the column type, unseen by us."""
+    for name in ("db_type", "db_type_parameters"):
+        owner = next(each for each in type(field).__mro__ if name in vars(each))
+        if not owner.__module__.startswith("django.db.models.fields"):
+            return True
+    return False

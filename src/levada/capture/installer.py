@@ -166,7 +166,7 @@ def _check(connection: Any, spec: TableSpec, table: Table) -> None:
     if connection.vendor == "sqlite" and django_settings.USE_TZ and has_times and zone != "UTC":
         raise ConfigurationError(
             f"DATABASES[{connection.alias!r}]['TIME_ZONE'] is {zone!r}, so {spec.label} keeps "
-            f"local times that SQLite triggers cannot convert. Remove TIME_ZONE, or exclude the columns."
+            f"local times that no trigger can convert. Remove TIME_ZONE, or exclude the columns."
         )
 
 

@@ -8,17 +8,16 @@ all but a few it does nothing: about 0.3 µs. What it looks for:
   COLUMN fails under them) and made again after it; on PostgreSQL they are
   refreshed after it. So a RunPython between two schema operations is captured
   with the columns the table has at that moment.
-- The first statement of a transaction. On SQLite the outbox rows of a
-  transaction carry the id of its first one, written by a TEMP trigger that
-  other clients do not have.
-- A surrounding `levada.capture.context()`, which is handed to the database
-  only then: by the TEMP trigger on SQLite, by set_config() on PostgreSQL.
+- The first statement of a transaction. On SQLite, which has no transaction
+  numbers, the triggers take one from the connection; other clients have none.
+- On PostgreSQL, a surrounding `levada.capture.context()`, which set_config()
+  hands over once a transaction. On SQLite the triggers ask the connection.
 """
 
 from __future__ import annotations
 
 import re
-import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,28 +26,18 @@ from django.db import connections, transaction
 from levada.conf import settings
 from levada.errors import ConfigurationError
 
-from . import installer
+from . import installer, sqlite
 from .context import current_context
-from .plan import OUTBOX
 
 _DDL = re.compile(r"\b(?:alter|create|drop)\s+(?:\w+\s+){0,2}?table\b", re.IGNORECASE)
-_HEADS = frozenset(("alt", "cre", "dro", "--", "/*", "ALT", "CRE", "DRO", "Alt", "Cre", "Dro"))
+_HEADS = frozenset(("ALT", "CRE", "DRO", "alt", "cre", "dro", "Alt", "Cre", "Dro"))
 _WRITES = re.compile(r"\s*(?:insert|update|delete|merge|with|truncate)\b", re.IGNORECASE)
 _PASSIVE = re.compile(r"\s*(?:select|savepoint|release|rollback|set|show)\b", re.IGNORECASE)
 
-_STAMP = "levada_stamp"
-_STAMP_SQL = """
-CREATE TEMP TRIGGER {name} AFTER INSERT ON main.levada_outbox
-BEGIN
-  UPDATE levada_outbox SET {assignments} WHERE id = NEW.id;
-END
-"""
 _FOREIGN_TRIGGER = """
 SELECT 1 FROM sqlite_master
 WHERE type = 'trigger' AND name NOT LIKE 'levada~_capture~_%' ESCAPE '~' LIMIT 1
 """
-_NUMBER = '"transaction" = levada_transaction(NEW.id)'
-_NUMBER_AND_CONTEXT = _NUMBER + ", context = levada_context()"
 
 
 def watch(connection: Any) -> None:
@@ -106,16 +95,14 @@ class SQLiteWatch(Watch):
         self.number: int | None = None
         self.changing_tables = False
         raw = self.connection.connection
-        raw.create_function("levada_transaction", 1, self._transaction)
-        raw.create_function("levada_context", 0, current_context)
-        try:
-            self.ensure_stamp(with_context=False)
-            # REPLACE deletes rows without a word unless triggers may recurse. A project's own
-            # triggers may count on not recursing, so only where there are none.
-            if raw.execute(_FOREIGN_TRIGGER).fetchone() is None:
-                raw.execute("PRAGMA recursive_triggers = ON")
-        except sqlite3.OperationalError:  # PRAGMA query_only: what cannot write needs no stamp
-            self.context_ready = True
+        # A schema that trusts nobody would refuse a trigger that calls our functions.
+        if raw.execute("PRAGMA trusted_schema").fetchone() != (0,):
+            raw.create_function(sqlite.TRANSACTION, 0, self._transaction)
+            raw.create_function(sqlite.CONTEXT, 0, current_context)
+        # REPLACE deletes rows without a word unless triggers may recurse. A project's own
+        # triggers may count on not recursing, so only where there are none.
+        if raw.execute(_FOREIGN_TRIGGER).fetchone() is None:
+            raw.execute("PRAGMA recursive_triggers = ON")
 
     def __call__(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
@@ -123,11 +110,7 @@ class SQLiteWatch(Watch):
         raw = self.connection.connection
         if raw is not None and not raw.in_transaction:
             self.number = None
-            if current_context() is not None:
-                self.ensure_stamp(with_context=True)
-        elif not self.context_ready and current_context() is not None:
-            self.ensure_stamp(with_context=True)
-        if sql[:3] in _HEADS or sql[:1].isspace():
+        if sql[:3] in _HEADS or not sql[:1].isalpha():
             tables = () if self.changing_tables else self.tables_of(sql)
             if tables:
                 return self.change_tables(tables, execute, sql, params, many, context)
@@ -140,39 +123,24 @@ class SQLiteWatch(Watch):
         try:
             with transaction.atomic(using=alias, savepoint=False):
                 installer.drop_triggers(alias, tables)
-                self.drop_stamp()
                 try:
                     return execute(*args)
                 finally:
                     if not self.connection.needs_rollback:
                         installer.install(alias, only=tables)
-                        self.ensure_stamp(with_context=current_context() is not None)
         finally:
             self.changing_tables = False
 
-    def _transaction(self, outbox_id: int) -> int:
+    def _transaction(self) -> int:
+        """
+        Return the number of the transaction that is writing, in µs since 1970.
+
+        Drawn at its first captured row, while it holds the one write lock, so
+        numbers rise with the order of commits.
+        """
         if self.number is None:
-            self.number = outbox_id
+            self.number = time.time_ns() // 1_000
         return self.number
-
-    def ensure_stamp(self, *, with_context: bool) -> None:
-        """Make the TEMP trigger unless the session has it; a rollback may have taken it away."""
-        raw = self.connection.connection
-        row = raw.execute("SELECT sql FROM sqlite_temp_master WHERE name = ?", [_STAMP]).fetchone()
-        self.context_ready = row is not None and "levada_context" in row[0]
-        if self.context_ready or (row is not None and not with_context):
-            return
-        if not raw.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [OUTBOX]).fetchone():
-            return
-        self.drop_stamp()
-        assignments = _NUMBER_AND_CONTEXT if with_context else _NUMBER
-        raw.execute(_STAMP_SQL.format(name=_STAMP, assignments=assignments))
-        self.context_ready = with_context
-
-    def drop_stamp(self) -> None:
-        """Take the TEMP trigger away: SQLite refuses to rename a table that one speaks of."""
-        self.connection.connection.execute(f"DROP TRIGGER IF EXISTS temp.{_STAMP}")
-        self.context_ready = False
 
 
 class PostgreSQLWatch(Watch):
@@ -185,7 +153,7 @@ class PostgreSQLWatch(Watch):
     def __call__(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
-        if type(sql) is str and (sql[:3] in _HEADS or sql[:1].isspace()):
+        if type(sql) is str and (sql[:3] in _HEADS or not sql[:1].isalpha()) and _DDL.search(sql):
             result = execute(sql, params, many, context)
             tables = self.tables_of(sql)
             if tables and not self.connection.needs_rollback:
