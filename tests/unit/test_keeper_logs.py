@@ -58,6 +58,13 @@ def test_a_module_without_a_part_is_named_by_its_logger():
     assert " retention " in TextFormatter().format(record("x", name="levada.retention"))
 
 
+def test_what_a_part_logs_without_saying_so_is_named_by_its_thread():
+    line = record("rebuilding", name="levada.apply")
+    line.threadName = "levada apply:analytics"
+    assert " apply:analytics " in TextFormatter().format(line)
+    assert json.loads(JsonFormatter().format(line))["part"] == "apply:analytics"
+
+
 def test_trouble_is_coloured_on_a_terminal_only():
     trouble = record("gone", level=logging.ERROR)
     assert "\x1b[31m" in TextFormatter(colour=True).format(trouble)

@@ -137,6 +137,20 @@ def test_records_and_batches_are_counted(started):
     assert (part.status().records, part.status().batches) == (3, 1)
 
 
+def test_a_runner_that_tries_again_by_itself_is_not_reported_as_well(started):
+    """The relay waits out a database restart inside run(): /healthz must say so meanwhile."""
+    runner = Scripted()
+    part = started(runner)
+    assert runner.working.wait(10)
+    runner.error = StoreBusy("the database is starting up")
+    assert (part.status().state, part.status().up) == ("waiting", False)
+    assert part.status().error == "the database is starting up"
+    runner.error = PoisonRecord("record 7")
+    assert part.status().state == "halted"
+    runner.error = None
+    assert part.status().state == "running"
+
+
 def test_backoff_doubles_up_to_a_limit():
     assert [backoff_s(n) for n in (1, 2, 3)] == [0.2, 0.4, 0.8]
     assert backoff_s(50) == supervisor.LONGEST_BACKOFF_S

@@ -14,8 +14,8 @@ import logging
 import signal
 import time
 from collections.abc import Iterable, Sequence
-from queue import SimpleQueue
-from types import FrameType
+from queue import Empty, SimpleQueue
+from types import EllipsisType, FrameType
 from typing import Any
 
 from ..conf import settings
@@ -25,6 +25,8 @@ from .supervisor import Part, PartSpec, PartStatus
 
 logger = logging.getLogger("levada.keeper")
 
+WAKE_S = 0.2
+
 
 class Keeper:
     """
@@ -32,8 +34,8 @@ class Keeper:
 
     only: names of parts (`relay`, `apply`, `apply:analytics`, `handlers`,
         `handlers:group`, `retention`); None for all that the settings give.
-    health_port: where /healthz and /metrics answer, 0 for a free port; None
-        takes LEVADA["HEALTH_PORT"], which may be nowhere.
+    health_port: where /healthz and /metrics answer, 0 for a free port, None
+        for nowhere; without it LEVADA["HEALTH_PORT"].
     parts, locks: replace what the settings give, for tests and other parts.
 
     Raises ConfigurationError for a name in `only` that is no part.
@@ -43,7 +45,7 @@ class Keeper:
         self,
         only: Iterable[str] | None = None,
         *,
-        health_port: int | None = None,
+        health_port: int | EllipsisType | None = ...,
         parts: Sequence[PartSpec] | None = None,
         locks: LockFor | None = None,
     ) -> None:
@@ -51,7 +53,9 @@ class Keeper:
 
         self.specs = known.choose(known.part_specs() if parts is None else parts, only)
         self._lock_for = locks or known.lock_for
-        self._health_port = settings.HEALTH_PORT if health_port is None else health_port
+        self._health_port: int | None = (
+            settings.HEALTH_PORT if isinstance(health_port, EllipsisType) else health_port
+        )
         self._parts: list[Part] = []
         self._locks: dict[str, PartLock] = {}
         self._health: HealthServer | None = None
@@ -125,7 +129,7 @@ class Keeper:
         try:
             self.start()
             logger.info("keeping %s", ", ".join(spec.name for spec in self.specs))
-            self._told_to_stop.get()
+            self._wait_to_be_told()
             logger.info("stopping: each part ends with the batch it is in")
             return self.stop()
         finally:
@@ -135,6 +139,19 @@ class Keeper:
     def ask_to_stop(self) -> None:
         """Make `run()` stop and return, from any thread."""
         self._told_to_stop.put(None)
+
+    def _wait_to_be_told(self) -> None:
+        """
+        Wait for `ask_to_stop()` or a signal.
+
+        A signal that comes just before a wait without a limit begins would
+        not wake it: its Python handler runs only when the wait is over.
+        """
+        while True:
+            try:
+                return self._told_to_stop.get(timeout=WAKE_S)
+            except Empty:
+                continue
 
     def parts(self) -> list[PartStatus]:
         """Return what each part does now."""

@@ -15,9 +15,22 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 FORMATS = ("auto", "text", "json")
+THREAD_PREFIX = "levada "
+"""Threads of the keeper are called this plus the name of their part."""
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "part"}
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
+
+
+def part_of(record: logging.LogRecord) -> str:
+    """Name the part a line is about: the one it says, that of its thread, or its module."""
+    said = getattr(record, "part", None)
+    if said:
+        return str(said)
+    thread = record.threadName or ""
+    if thread.startswith(THREAD_PREFIX):
+        return thread.removeprefix(THREAD_PREFIX)
+    return record.name.rpartition(".")[2]
 
 
 class TextFormatter(logging.Formatter):
@@ -29,8 +42,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        part = getattr(record, "part", None) or record.name.rpartition(".")[2]
-        line = f"{clock} {part:<18} {record.getMessage()}"
+        line = f"{clock} {part_of(record):<18} {record.getMessage()}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         paint = _COLOURS.get(record.levelname, "") if self.colour else ""
@@ -44,7 +56,7 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "part": getattr(record, "part", None) or record.name.rpartition(".")[2],
+            "part": part_of(record),
             "message": record.getMessage(),
         }
         line |= {key: value for key, value in vars(record).items() if key not in _OWN}

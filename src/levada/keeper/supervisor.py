@@ -30,6 +30,7 @@ from ..errors import (
     SchemaDrift,
     StoreUnreadable,
 )
+from .logs import THREAD_PREFIX
 
 logger = logging.getLogger("levada.keeper")
 
@@ -53,7 +54,12 @@ PERSON_NEEDED = (
 
 
 class Runner(Protocol):
-    """What a part is: something that works until `stop` is set, or raises."""
+    """
+    What a part is: something that works until `stop` is set, or raises.
+
+    May have a `step()`, whose returned records are counted, and an `error`,
+    what it is trying again after by itself, None while all is well.
+    """
 
     def run(self, stop: threading.Event) -> None: ...
 
@@ -107,12 +113,13 @@ class Part:
         self._status = PartStatus(spec.name, STOPPED, 0.0)
         self._entered_at = clock()
         self._thread: threading.Thread | None = None
+        self._runner: Any = None
 
     def start(self) -> None:
         """Begin in a thread of its own; a part is started once."""
         self._enter(STARTING)
         # Daemon: a handler that never returns must not keep a stopped process alive.
-        self._thread = threading.Thread(target=self._supervise, name=f"levada {self.name}")
+        self._thread = threading.Thread(target=self._supervise, name=THREAD_PREFIX + self.name)
         self._thread.daemon = True
         self._thread.start()
 
@@ -128,9 +135,14 @@ class Part:
         return not self._thread.is_alive()
 
     def status(self) -> PartStatus:
-        """Return what the part does now."""
+        """Return what the part does now; one that tries again by itself is waiting, too."""
         with self._guard:
-            return replace(self._status, since_s=self._clock() - self._entered_at)
+            now = replace(self._status, since_s=self._clock() - self._entered_at)
+            trouble = getattr(self._runner, "error", None)
+        if now.state != RUNNING or trouble is None:
+            return now
+        state = HALTED if isinstance(trouble, PERSON_NEEDED) else WAITING
+        return replace(now, state=state, error=str(trouble) or type(trouble).__name__)
 
     def _supervise(self) -> None:
         failures = 0
@@ -151,9 +163,13 @@ class Part:
     def _work(self) -> None:
         with self.spec.open() as runner:
             self._count(runner)
+            self._runner = runner
             self._enter(RUNNING, error="")
             logger.info("running", extra={"part": self.name})
-            runner.run(self._stop)
+            try:
+                runner.run(self._stop)
+            finally:
+                self._runner = None
         if not self._stop.is_set():
             raise RuntimeError(f"{self.name} ended although nobody asked it to.")
 

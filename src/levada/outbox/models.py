@@ -155,3 +155,29 @@ class DeadLetter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.consumer} {self.topic}:{self.offset}"
+
+
+class VerifiedTable(models.Model):
+    """
+    What the last `verify` of one table in one store found.
+
+    `position` is where source and store were compared; a table that was
+    changed since is not thereby wrong, only not looked at again.
+    """
+
+    store = models.CharField(max_length=200)
+    label = models.CharField(max_length=200)
+    equal = models.BooleanField()
+    source_rows = models.BigIntegerField()
+    differences = models.BigIntegerField(default=0)
+    position = models.CharField(max_length=300, blank=True)
+    verified_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "levada_verified"
+        constraints = [
+            models.UniqueConstraint(fields=["store", "label"], name="levada_verified_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.store} {self.label} {'equal' if self.equal else 'differs'}"
