@@ -70,7 +70,7 @@ def measure(url: str, folder: Path, rows: int, captured: bool) -> Figures:
     from django.db import connection
 
     figures: Figures = {}
-    server = ServerClock(connection)
+    server = ServerClock.of(connection)
     for name, (count, operation) in operations(rows).items():
         spans: list[Span] = []
         for _ in range(REPEATS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,24 +20,28 @@ class Span:
 
 class ServerClock:
     """
-    CPU seconds of the server process behind a Django connection.
+    CPU seconds of the server processes that answer us.
 
     Read from /proc, so the server must run on this machine, on Linux;
     otherwise 0 at all times, as for SQLite, whose work is our own.
     """
 
-    def __init__(self, connection: Any) -> None:
-        self._path: Path | None = None
-        if connection.vendor == "postgresql":
-            connection.ensure_connection()
-            path = Path(f"/proc/{connection.connection.info.backend_pid}/schedstat")
-            self._path = path if path.exists() else None
+    def __init__(self, pids: Iterable[int]) -> None:
+        paths = [Path(f"/proc/{pid}/schedstat") for pid in pids]
+        self._paths = [path for path in paths if path.exists()]
+
+    @classmethod
+    def of(cls, connection: Any) -> ServerClock:
+        """Return the clock of the server process behind a Django connection."""
+        if connection.vendor != "postgresql":
+            return cls(())
+        connection.ensure_connection()
+        return cls([connection.connection.info.backend_pid])
 
     def read_s(self) -> float:
         """Return the seconds so far."""
-        if self._path is None:
-            return 0.0
-        return int(self._path.read_text(encoding="ascii").split()[0]) / 1e9
+        texts = [path.read_text(encoding="ascii") for path in self._paths]
+        return sum(int(text.split()[0]) for text in texts) / 1e9
 
 
 @contextmanager
