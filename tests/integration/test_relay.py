@@ -294,6 +294,19 @@ class TestBacklog:
         parts = log.read(Position(log.epoch, CHANGES, 1), 5, split=True)
         assert (len(parts), parts.whole) == (5, False)
 
+    def test_transactions_known_by_number_come_as_they_are(self, source, log):
+        """A batch ends with the last whole transaction in it, long before the backlog does."""
+        for n in range(10):
+            with transaction.atomic():
+                publish("t", 3 * n)
+                publish("t", 3 * n + 1)
+                publish("t", 3 * n + 2)
+        relay, ends = Relay(source, log, batch_rows=7), []
+        while relay.step():
+            ends.append(log.end("t").offset)
+        assert ends == [6, 12, 18, 24, 30]
+        assert afters(log, "t") == [str(n) for n in range(30)]
+
     def test_a_relay_that_died_in_a_large_transaction_finishes_it(self, source, log, client):
         client.begin().write(*range(25))
         client.commit()

@@ -25,6 +25,7 @@ APPLICATION_ID = 0x4C455641  # "LEVA": tells our file from any other SQLite file
 FORMAT = 1
 WAL_PAGES = 4_000  # 16 MB between checkpoints: a batch of 10,000 rows is some 6 MB
 BUSY_S = 10.0
+HEADER_BYTES = 100
 
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -185,18 +186,23 @@ class LogFile:
 
     def _writer(self, durable: bool) -> sqlite3.Connection:
         if durable not in self._writers:
-            connection = self._connect()
-            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
-            connection.execute("PRAGMA secure_delete=FAST")
-            self._writers[durable] = connection
+            self._writers[durable] = self._connect(
+                f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}",
+                f"PRAGMA wal_autocheckpoint={WAL_PAGES}",
+                "PRAGMA secure_delete=FAST",
+            )
         return self._writers[durable]
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, *pragmas: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA cache_size=-8000")
+        try:
+            for pragma in ("PRAGMA cache_size=-8000", *pragmas):
+                connection.execute(pragma)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _open(self) -> None:
@@ -207,6 +213,7 @@ class LogFile:
             )
         # 0600: the log holds every row image; only the user that runs Levada may read it.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        _check_head(self.path)
         connection = self._connect()
         try:
             _initialise(connection, self.path)
@@ -272,6 +279,20 @@ def named(error: sqlite3.Error, path: Path) -> LogError:
         f"the log {path} does not answer ({error}). Check its permissions, its disk, and which "
         f"process holds it: fuser {path}"
     )
+
+
+def _check_head(path: Path) -> None:
+    """
+    Raise LogCorrupt for a file cut to almost nothing, which SQLite takes for a new one.
+
+    https://www.sqlite.org/fileformat2.html#the_database_header
+    """
+    size, wal = path.stat().st_size, Path(f"{path}-wal")
+    if 0 < size < HEADER_BYTES or (size == 0 and wal.exists() and wal.stat().st_size):
+        raise LogCorrupt(
+            f"the log {path} is cut short: {size} bytes are left. The source and its outbox are "
+            f"untouched. Move the file and its -wal away and run: manage.py levada rebuild"
+        )
 
 
 def _initialise(connection: sqlite3.Connection, path: Path) -> None:

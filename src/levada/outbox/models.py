@@ -7,7 +7,11 @@ from ..changes import Position
 
 
 class CurrentTransaction(models.Func):
-    """The number of the transaction that is running: the 64-bit xid on PostgreSQL, else NULL."""
+    """
+    The number of the transaction that is running: the 64-bit xid on PostgreSQL, else NULL.
+
+    SQLite has no such number; there Django's connections write one of their own.
+    """
 
     function = None
     output_field = models.BigIntegerField(null=True)

@@ -2,9 +2,10 @@
 The outbox of an SQLite source.
 
 SQLite runs one writing transaction at a time and the id is AUTOINCREMENT, so
-ids rise in commit order and the highest id relayed is the cursor. What SQLite
-does not tell is where in the outbox one transaction ends: certain is only
-that the newest row visible ends one.
+ids rise in commit order and the highest id relayed is the cursor. SQLite does
+not number its transactions: rows written through Django carry a number all
+the same, those of other clients do not. Of them it is only certain that the
+newest row visible ends a transaction.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..changes import SourcePosition
 from ..contracts import Fetched
 from ..errors import ForeignPosition, SourceUnavailable
 from .cursors import IdCursor
-from .sources import COLUMNS, ID
+from .sources import COLUMNS, ID, TRANSACTION
 
 FETCH = f"SELECT {COLUMNS} FROM levada_outbox WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
 NEWEST = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'levada_outbox'), 0)"
@@ -74,6 +75,9 @@ class SQLiteSource:
             if len(rows) <= limit:
                 done = at.end or rows[-1][ID]
                 return Fetched(rows, str(IdCursor(done)), bool(at.end), True)
+            cut = last_border(rows)
+            if cut:
+                return Fetched(rows[:cut], str(IdCursor(rows[cut - 1][ID])), True, True)
             # Freeze the window: under a load that never ends its end must still come.
             end = at.end or connection.execute(NEWEST).fetchone()[0]
         del rows[limit:]
@@ -241,6 +245,15 @@ class SQLiteSnapshot:
         found = self.connection.execute(sql, params)
         while rows := found.fetchmany(chunk_rows):
             yield rows
+
+
+def last_border(rows: Sequence[tuple[Any, ...]]) -> int:
+    """Return the greatest n < len(rows) so that a transaction surely ends after n rows, or 0."""
+    for n in range(len(rows) - 1, 0, -1):
+        before, after = rows[n - 1][TRANSACTION], rows[n][TRANSACTION]
+        if before is not None and after is not None and before != after:
+            return n
+    return 0
 
 
 def _version(connection: sqlite3.Connection) -> int:
