@@ -74,7 +74,7 @@ class TestPublish:
 
     def test_a_row_knows_its_transaction(self):
         publish("t", 1)
-        Outbox.objects.create(op="m", topic="t", changed_at="now")
+        publish("t", 2)
         (number,) = {row.transaction for row in Outbox.objects.all()}
         assert isinstance(number, int)
 

@@ -17,8 +17,17 @@ from ..errors import InvalidMessage, UnsupportedVendor
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
 """Also what Kafka accepts as (part of) a topic's name."""
 
-TRANSACTION = {"sqlite": "NULL", "postgresql": "pg_current_xact_id()::text::bigint"}
-CONTEXT = {"sqlite": "NULL", "postgresql": "NULLIF(current_setting('levada.context', true), '')"}
+TRANSACTION = {"sqlite": "printf()", "postgresql": "pg_current_xact_id()::text::bigint"}
+CONTEXT = {
+    "sqlite": "strftime()",
+    "postgresql": "NULLIF(current_setting('levada.context', true), '')",
+}
+"""
+What numbers the transaction, and who acts in it, as the triggers write it too.
+
+On SQLite these two, without arguments, are NULL unless Django's connection
+gives them a meaning (`levada.capture.sqlite`).
+"""
 
 
 def publish(topic: str, payload: Any, *, key: Any = None, using: str | None = None) -> None:
