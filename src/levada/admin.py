@@ -20,7 +20,7 @@ from django.urls import URLPattern, path
 from .models import DeadLetter, Outbox, ReplicatedTable, VerifiedTable
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ReadOnlyAdmin(admin.ModelAdmin):
     """Shows rows that only Levada itself writes."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:

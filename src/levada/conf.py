@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.db import models
 
 from .errors import ConfigurationError, UnknownModel
-from .tables import TableSpec, table_spec
+from .tables import TableSpec, concrete_model, table_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ def model_named(alias: str, label: str) -> type[models.Model]:
 
 def owners_of(model: type[models.Model], exclude: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Yield each excluded column's field with the label of the model whose table has it."""
-    concrete = model._meta.concrete_model
+    concrete = concrete_model(model)
     family = [concrete, *concrete._meta.get_parent_list()]
     for name in exclude:
         owner = next(
@@ -266,13 +266,12 @@ def with_relatives(
     model: type[models.Model], exclude: tuple[str, ...] = ()
 ) -> list[type[models.Model]]:
     """Return `model`, its concrete parents, and the automatic through tables of them all."""
-    if model._meta.proxy:
-        model = model._meta.concrete_model
+    model = concrete_model(model)
     family = [model, *model._meta.get_parent_list()]
-    through = [
+    through: list[type[models.Model]] = [
         field.remote_field.through
         for member in family
-        for field in member._meta.local_many_to_many
+        for field in cast(Any, member._meta.local_many_to_many)
         if field.remote_field.through._meta.auto_created and field.name not in exclude
     ]
     return [*family, *through]

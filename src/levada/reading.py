@@ -21,6 +21,7 @@ from . import conf
 from .changes import CHANGES, Position, SourcePosition
 from .conf import settings
 from .errors import ForeignPosition, NoReplica, NotCommitted, Timeout
+from .tables import concrete_model
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
@@ -113,13 +114,14 @@ def replica(model: type[ModelT], using: str | None = None) -> QuerySet[ModelT]:
     excluded from replication are deferred. Raises NoReplica if no store or
     several hold it, or not that one.
     """
-    label = model._meta.concrete_model._meta.label
+    concrete = concrete_model(model)
+    label = concrete._meta.label
     replicated = conf.replicated()
     alias = _store_of(label, replicated[label].stores if label in replicated else (), using)
     queryset = model._default_manager.using(alias)
     missing = [
         name
-        for each in (model._meta.concrete_model, *model._meta.get_parent_list())
+        for each in (concrete, *model._meta.get_parent_list())
         if each._meta.label in replicated
         for name in replicated[each._meta.label].exclude
     ]

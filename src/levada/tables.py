@@ -28,7 +28,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from django.db import models
 
@@ -152,7 +152,7 @@ def table_spec(model: type[models.Model], exclude: tuple[str, ...] = ()) -> Tabl
         )
     columns, excluded = [], []
     for field in options.local_concrete_fields:
-        if getattr(field, "column", None) is None:  # CompositePrimaryKey has no column
+        if field.column is None:  # CompositePrimaryKey has no column
             continue
         if field.name in exclude:
             if field.column in key:
@@ -169,6 +169,11 @@ def table_spec(model: type[models.Model], exclude: tuple[str, ...] = ()) -> Tabl
 def _key_fields(model: type[models.Model]) -> list[Any]:
     pk_fields = getattr(model._meta, "pk_fields", None)  # CompositePrimaryKey since Django 5.2
     return list(pk_fields) if pk_fields else [model._meta.pk]
+
+
+def concrete_model(model: type[models.Model]) -> type[models.Model]:
+    """Return the model that has the table: of a proxy the one behind it, else `model`."""
+    return cast(type[models.Model], model._meta.concrete_model)
 
 
 def column_spec(model: type[models.Model], field: Any) -> ColumnSpec:

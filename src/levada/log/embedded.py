@@ -69,7 +69,7 @@ class _View:
     def __init__(self, connection: sqlite3.Connection, topic: str) -> None:
         self.connection = connection
         self.topic = topic
-        row = connection.execute(
+        row: tuple[int, int, int] | None = connection.execute(
             "SELECT id, first, boundary FROM topic WHERE name = ?", (topic,)
         ).fetchone()
         self.id, self.first, self.boundary = row or (0, 0, 0)

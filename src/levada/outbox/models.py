@@ -1,5 +1,7 @@
 """The tables Levada keeps in the source database."""
 
+from typing import Any
+
 from django.db import models
 from django.utils import timezone
 
@@ -17,10 +19,10 @@ class CurrentTransaction(models.Func):
     output_field = models.BigIntegerField(null=True)
     allowed_default = True
 
-    def as_sql(self, compiler, connection, **extra):  # type: ignore[no-untyped-def]
+    def as_sql(self, compiler: Any, connection: Any, *args: Any, **extra: Any) -> Any:
         return "NULL", []
 
-    def as_postgresql(self, compiler, connection, **extra):  # type: ignore[no-untyped-def]
+    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         return "(pg_current_xact_id()::text::bigint)", []
 
 

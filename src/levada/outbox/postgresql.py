@@ -143,7 +143,7 @@ class PostgreSQLSource:
             {**_window(at.start, at.end), "done": at.done, "limit": PLAN_TRANSACTIONS},
         ).fetchall()
         complete = len(found) < PLAN_TRANSACTIONS
-        self._plan = _Plan(at.start, at.end, found, complete)  # type: ignore[arg-type]
+        self._plan = _Plan(at.start, at.end, found, complete)
         return self._plan
 
     def _check_not_ahead(self, start: Snapshot, now: Snapshot) -> None:
