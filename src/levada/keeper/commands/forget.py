@@ -7,7 +7,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from ... import conf
 from ..forgetting import forget
+from ..lending import kept
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -20,7 +22,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def handle(command: BaseCommand, options: dict[str, Any]) -> int:
     """Forget and say what was done."""
-    done = forget(options["label"], options["pk"])
+    with kept("relay", *(f"apply:{alias}" for alias in conf.store_aliases())):
+        done = forget(options["label"], options["pk"])
     command.stdout.write(
         f"{done.label} {done.key}: blanked {done.records} records of the log and "
         f"{done.dead_letters} dead letters. The row is in no store: "
