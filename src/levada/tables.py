@@ -7,7 +7,7 @@ yesterday's code knows today's table. Kinds and their form in a JSON image:
 
     integer     number                                   7
     boolean     true or false
-    float       number of 17 significant digits;         0.10000000000000001
+    float       number of 17 digits or more;             0.10000000000000001
                 text for what JSON lacks                 "NaN" "Infinity" "-Infinity"
     decimal     number, every digit kept                 12.50
     text        string
