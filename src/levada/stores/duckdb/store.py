@@ -11,7 +11,7 @@ Two tables of its own lie in the store:
     levada_position  topic, epoch, offset and `generation`, which every change
                      of the tables' shapes raises, so that an applier in
                      another process notices a swap it did not make
-    levada_table     label, spec and fingerprint of each table held
+    levada_held      label, spec and fingerprint of each table held
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CREATE_TABLES = (
     )
     """,
     """
-    CREATE TABLE IF NOT EXISTS levada_table (
+    CREATE TABLE IF NOT EXISTS levada_held (
         label VARCHAR PRIMARY KEY, spec VARCHAR, fingerprint VARCHAR
     )
     """,
@@ -63,7 +63,7 @@ TURN_POSITION = """
     WHERE topic = ? AND epoch = ? AND "offset" = ? AND generation = ? RETURNING generation
 """
 PLACE_POSITION = 'UPDATE levada_position SET "offset" = ? WHERE topic = ?'
-REMEMBER_TABLE = "INSERT OR REPLACE INTO levada_table (label, spec, fingerprint) VALUES (?, ?, ?)"
+REMEMBER_TABLE = "INSERT OR REPLACE INTO levada_held (label, spec, fingerprint) VALUES (?, ?, ?)"
 
 ReadLog = Callable[[Position, int], Batch]
 """Reads the log: from a position, about so many records, whole transactions."""
@@ -133,9 +133,9 @@ class DuckDBStore:
 
     def specs(self) -> dict[str, TableSpec]:
         """Return the specs of the tables the store holds, by label."""
-        if not self._has("levada_table"):
+        if not self._has("levada_held"):
             return {}
-        rows = self.connection.execute("SELECT label, spec FROM levada_table").fetchall()
+        rows = self.connection.execute("SELECT label, spec FROM levada_held").fetchall()
         return {label: TableSpec.from_json(spec) for label, spec in sorted(rows)}
 
     def _state(self) -> tuple[Position, int] | None:
@@ -463,5 +463,5 @@ class DuckDBStore:
             self._turn(state, state[0])
             for spec in going:
                 self.connection.execute(f"DROP TABLE IF EXISTS {quote(spec.table)}")
-                self.connection.execute("DELETE FROM levada_table WHERE label = ?", [spec.label])
+                self.connection.execute("DELETE FROM levada_held WHERE label = ?", [spec.label])
         self._generation = None
