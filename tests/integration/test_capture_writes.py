@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 from django.apps import apps
 from django.core.management import call_command
-from django.db import connection, migrations, transaction
+from django.db import connection, migrations, models, transaction
 from django.db.migrations.state import ProjectState
 from django.db.models import F
 
@@ -279,6 +279,28 @@ def test_a_fast_delete_of_children_is_captured():
         order.lines.all().delete()
 
     assert ops(changes) == [("d", "shop.OrderLine")] * 2
+
+
+def test_an_update_filtered_by_a_join_is_captured():
+    order = an_order()
+    with capturing() as changes:
+        OrderLine.objects.filter(order__customer__name="Bel", order=order).update(quantity=9)
+
+    assert ops(changes) == [("u", "shop.OrderLine")] * 2
+    assert {change.after["quantity"] for change in changes} == {9}
+
+
+def test_a_delete_that_moves_what_pointed_to_the_row_is_captured(monkeypatch):
+    """SET_NULL, SET_DEFAULT and SET() write an UPDATE of the rows that stay."""
+    order, heir = an_order(), bel("heir")
+    reference = Order._meta.get_field("customer").remote_field
+    monkeypatch.setattr(reference, "on_delete", models.SET(heir.pk))
+
+    with capturing() as changes:
+        order.customer.delete()
+
+    assert ops(changes) == [("u", "shop.Order"), ("d", "shop.Customer")]
+    assert changes[0].after["customer_id"] == heir.pk
 
 
 @pytest.mark.parametrize(

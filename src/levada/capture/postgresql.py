@@ -234,12 +234,14 @@ def _rows(spec: TableSpec, outbox: str, rows: str) -> str:
     gone = ", ".join(f"NULL::{_GONE} AS {quoted(column.name)}" for column in spec.columns)
     return (
         f"{_INTO.format(outbox=outbox)}\n"
-        f"SELECT {literal(CHANGES)}, {literal(spec.label)}, op, key, before, after,\n"
-        f"    CASE WHEN drifted THEN {literal(DRIFTED)} ELSE {literal(spec.fingerprint)} END,\n"
+        f"SELECT {literal(CHANGES)}, {literal(spec.label)},\n"
+        f"    change.op, change.key, change.before, change.after,\n"
+        f"    CASE WHEN change.drifted THEN {literal(DRIFTED)} "
+        f"ELSE {literal(spec.fingerprint)} END,\n"
         f"    {_XID}, {_NOW},\n    {_CONTEXT}\n"
         f"FROM (SELECT {gone}) AS gone,\n"
         f"LATERAL (\n{_indented(rows, 4)}\n    OFFSET 0  -- or each image is made twice\n"
-        f") AS change\nWHERE before IS DISTINCT FROM after OR drifted"
+        f") AS change\nWHERE change.before IS DISTINCT FROM change.after OR change.drifted"
     )
 
 
@@ -317,7 +319,7 @@ class _Image:
             pairs = (f"{literal(name)}, {self.value(name, row)}" for name in names)
             return f"json_build_object({', '.join(pairs)})::text"
         values = ", ".join(f"{self.value(name, row)} AS {quoted(name)}" for name in names)
-        return f"(SELECT row_to_json(wide)::text FROM (SELECT {values}) AS wide)"
+        return f"(SELECT row_to_json(levada_row)::text FROM (SELECT {values}) AS levada_row)"
 
     def value(self, name: str, row: str) -> str:
         """Write one column as JSON knows it; of another type by then, as that type's JSON."""

@@ -147,6 +147,7 @@ class PostgreSQLWatch(Watch):
     """Hands over the context and refreshes triggers after DDL."""
 
     def connected(self) -> None:
+        # What this transaction was told: None for nothing yet, "" for no context any more.
         self.sent: str | None = None
         self.handing_over = False
 
@@ -173,7 +174,7 @@ class PostgreSQLWatch(Watch):
             self.sent = None
         if _PASSIVE.match(text):
             if text.lstrip()[:8].lower() == "rollback":
-                self.sent = None if wanted is None else ""
+                self.sent = "?"  # what was sent after the savepoint is undone
             return execute(sql, *args)
         if self.connection.in_atomic_block or not self.connection.get_autocommit():
             self.hand_over(wanted)
@@ -185,12 +186,13 @@ class PostgreSQLWatch(Watch):
 
     def hand_over(self, wanted: str | None) -> None:
         """Tell the database whose changes follow, until the end of this transaction."""
-        if wanted == self.sent:
+        text = wanted or ""
+        if text == (self.sent or ""):
             return
         self.handing_over = True
         try:
             with self.connection.cursor() as cursor:
-                cursor.execute("SELECT set_config('levada.context', %s, true)", [wanted or ""])
-            self.sent = wanted
+                cursor.execute("SELECT set_config('levada.context', %s, true)", [text])
+            self.sent = text
         finally:
             self.handing_over = False
