@@ -164,17 +164,35 @@ def create_sql(table: str, spec: TableSpec, data_types: DataTypes) -> str:
     return f"CREATE TABLE {quote(table)} ({columns})"
 
 
+_NATIVE = {"binary": "unhex({})", "duration": "to_microseconds({}::BIGINT)"}
+
+
 def native_sql(spec: TableSpec, data_types: DataTypes) -> str:
     """
     Return a SELECT that casts the relation `chunk`, rows read by column, to the table's types.
 
     Durations come as microseconds, binary as hexadecimal text, everything else
-    as its own type or text in canonical form.
+    as its own type or text in canonical form. A value that does not fit raises.
     """
-    values = {"binary": "unhex({})", "duration": "to_microseconds({}::BIGINT)"}
     columns = ", ".join(
-        f"{values.get(column.kind, '{}').format(quote(column.name))}"
-        f"::{column_type(column, data_types)} AS {quote(column.name)}"
+        f"CAST({_native(column)} AS {column_type(column, data_types)}) AS {quote(column.name)}"
         for column in spec.columns
     )
     return f"SELECT {columns} FROM chunk"
+
+
+def tried_sql(spec: TableSpec, data_types: DataTypes) -> str:
+    """As `native_sql`, but a value that does not fit is null and its row `levada_unreadable`."""
+    tried = {
+        column.name: f"TRY_CAST({_native(column)} AS {column_type(column, data_types)})"
+        for column in spec.columns
+    }
+    columns = ", ".join(f"{cast} AS {quote(name)}" for name, cast in tried.items())
+    unfit = " OR ".join(
+        f"(chunk.{quote(name)} IS NOT NULL AND {cast} IS NULL)" for name, cast in tried.items()
+    )
+    return f"SELECT {columns}, {unfit} AS levada_unreadable FROM chunk"
+
+
+def _native(column: ColumnSpec) -> str:
+    return _NATIVE.get(column.kind, "{}").format(f"chunk.{quote(column.name)}")

@@ -25,12 +25,13 @@ import pyarrow
 from django.db import connections
 
 from levada import faults
-from levada.changes import CHANGES, Batch, Position
+from levada.changes import CHANGES, TRUNCATE, Batch, Position, Record
 from levada.errors import ForeignPosition, PoisonRecord, PositionMoved, StoreBusy
 from levada.tables import TableSpec
 
 from . import decode
 from .base import DatabaseWrapper
+from .comparing import Comparison
 from .decode import quote
 from .poison import refused
 from .table_changes import TableChanges, changes_of
@@ -137,6 +138,10 @@ class DuckDBStore:
             return {}
         rows = self.connection.execute("SELECT label, spec FROM levada_held").fetchall()
         return {label: TableSpec.from_json(spec) for label, spec in sorted(rows)}
+
+    def missing_tables(self) -> frozenset[str]:
+        """Return the labels of tables the store should hold but somebody dropped."""
+        return frozenset(label for label, spec in self.specs().items() if not self._has(spec.table))
 
     def _state(self) -> tuple[Position, int] | None:
         if not self._has("levada_position"):
@@ -290,6 +295,18 @@ class DuckDBStore:
             f"DELETE FROM {name} USING ({keys}) AS gone WHERE {same}", arrow=changed
         )
 
+    def probe(self, batch: Batch) -> str | None:
+        """Apply `batch` and take it back; returns DuckDB's complaint, None if it has none."""
+        self._refresh()
+        changes = changes_of([batch], self._specs)
+        with self.looking():
+            try:
+                for each in changes.values():
+                    self._write(each, each.spec.table)
+            except duckdb.Error as error:
+                return str(error).splitlines()[0]
+        return None
+
     def put_row(
         self, spec: TableSpec, key: str, row: pyarrow.Table | None, *, expected: Position
     ) -> None:
@@ -307,6 +324,38 @@ class DuckDBStore:
             if row is not None:
                 select = decode.native_sql(spec, self.data_types)
                 self.connection.execute(f"INSERT INTO {name} {select}", arrow={"chunk": row})
+
+    # Comparing.
+
+    @contextmanager
+    def looking(self) -> Iterator[Position | None]:
+        """Open a transaction that is rolled back in the end; gives the position it sees."""
+        connection = self.connection
+        connection.begin()
+        try:
+            yield self.position()
+        finally:
+            with suppress(duckdb.Error):
+                connection.rollback()
+
+    def comparison(self, changes: TableChanges, poison: Collection[int]) -> Comparison:
+        """Begin to compare one table inside `looking()`."""
+        return Comparison(self.connection, self.data_types, changes, poison)
+
+    def refused(self, records: Iterable[Record]) -> dict[int, str]:
+        """Return the reason for each of `records` that the store could not take, by offset."""
+        specs = self.specs()
+        found: dict[str, TableChanges] = {}
+        for record in records:
+            spec = specs.get(record.label)
+            if spec is not None and record.op != TRUNCATE:
+                every = found.setdefault(record.label, TableChanges(spec))
+                # By offset, not by key: each of them is asked about.
+                every.last[str(record.offset)] = record
+        reasons: dict[int, str] = {}
+        for every in found.values():
+            reasons |= refused(self.connection, every, self.data_types)
+        return reasons
 
     # Building a table beside the one in use.
 
@@ -454,7 +503,7 @@ class DuckDBStore:
         self.connection.execute(REMEMBER_TABLE, [spec.label, spec.to_json(), spec.fingerprint])
 
     def drop_tables(self, labels: Collection[str]) -> None:
-        """Drop the tables of `labels` and their specs. Raises PositionMoved, StoreBusy: call again."""
+        """Drop the tables of `labels`. Raises PositionMoved and StoreBusy: call again."""
         state, held = self._state(), self.specs()
         going = [spec for label, spec in held.items() if label in labels]
         if state is None or not going:
