@@ -143,7 +143,8 @@ class Fetched(NamedTuple):
     rows: tuples in the column order of `OutboxRow`, in commit order, rows of
         one transaction together.
     cursor: where the relay stands once the log holds them.
-    more: there are more to fetch at once.
+    more: fetch again at once. If there are no rows the cursor has passed the
+        end of a window and the log should hear of it.
     whole: the rows end between two transactions.
     """
 

@@ -1,6 +1,7 @@
 """A database client that never heard of Django, writing outbox rows in transactions of its own."""
 
 import sqlite3
+import time
 
 from django.db import connections
 
@@ -15,6 +16,7 @@ class Client:
     def __init__(self, alias="default", dbname=None):
         django = connections[alias]
         self.vendor = django.vendor
+        self.number = "NULL" if self.vendor == "sqlite" else "pg_current_xact_id()::text::bigint"
         if self.vendor == "sqlite":
             self.raw = sqlite3.connect(
                 django.settings_dict["NAME"],
@@ -41,8 +43,11 @@ class Client:
     def run(self, sql, params=()):
         return self.raw.execute(sql if self.vendor == "sqlite" else sql.replace("?", "%s"), params)
 
-    def begin(self):
+    def begin(self, *, numbered=False):
+        """Begin a transaction; on SQLite it has a number only if `numbered`, as Django's have."""
         self.run("BEGIN IMMEDIATE" if self.vendor == "sqlite" else "BEGIN")
+        if self.vendor == "sqlite":
+            self.number = str(time.time_ns()) if numbered else "NULL"
         return self
 
     def commit(self):
@@ -53,12 +58,11 @@ class Client:
 
     def write(self, *afters, key="[1]", topic="changes"):
         """Insert one outbox row for each of `afters`; return the last one's id."""
-        number = "NULL" if self.vendor == "sqlite" else "pg_current_xact_id()::text::bigint"
         for after in afters:
             (found,) = self.run(
                 "INSERT INTO levada_outbox (topic, label, op, key, before, after, fingerprint,"
                 f" \"transaction\", changed_at) VALUES (?, 'shop.Order', 'u', ?, NULL, ?, 'f',"
-                f" {number}, ?) RETURNING id",
+                f" {self.number}, ?) RETURNING id",
                 (topic, key, str(after), NOW),
             ).fetchone()
         return found

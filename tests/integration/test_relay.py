@@ -317,6 +317,15 @@ class TestBacklog:
         assert afters(log) == [*map(str, range(25)), "after"]
         assert Outbox.objects.count() == 0
 
+    def test_nothing_of_a_large_transaction_stays_in_the_outbox(self, source, log, client):
+        """Its first rows were relayed by a relay that died, and no commit follows."""
+        client.begin().write(*range(25))
+        client.commit()
+        Relay(source, log, batch_rows=10).step()
+        drain(Relay(source, log, batch_rows=10))
+        assert Outbox.objects.count() == 0
+        assert source.covers(log.cursor("default"), source.position())
+
     def test_the_end_of_a_backlog_comes_even_if_the_load_never_ends(self, source, log, client):
         for n in range(12):
             client.write(n)

@@ -72,6 +72,9 @@ class _View:
         row: tuple[int, int, int] | None = connection.execute(
             "SELECT id, first, boundary FROM topic WHERE name = ?", (topic,)
         ).fetchone()
+        self.id: int
+        self.first: int
+        self.boundary: int
         self.id, self.first, self.boundary = row or (0, 0, 0)
 
     def rows(self, start: int, stop: int) -> list[tuple[Any, ...]]:

@@ -48,8 +48,9 @@ class Snapshot:
 
     def covers(self, other: Snapshot) -> bool:
         """Say whether this moment sees every transaction that `other` sees."""
-        return other.xmax <= self.xmax and all(
-            x in other.running or x >= other.xmax for x in self.running
+        beyond = sum(x >= self.xmax for x in other.running)
+        return other.xmax - self.xmax <= beyond and all(
+            x in other.running for x in self.running if x < other.xmax
         )
 
 
@@ -115,7 +116,7 @@ class IdCursor:
     def parse(cls, text: str | None) -> IdCursor:
         """Read what `str(cursor)` wrote; None is the beginning. Raises ForeignPosition."""
         try:
-            match [int(part) for part in (text or "0").split("/")]:
+            match [int(part) for part in ("0" if text is None else text).split("/")]:
                 case [start]:
                     return cls(start)
                 case [start, end, done]:

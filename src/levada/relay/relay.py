@@ -52,7 +52,6 @@ class Relay:
         self._durable: str | None = None  # the log's producer cursor
         self._intended: str | None = None  # what an append that failed may yet have written
         self._scanned: str | None = None  # up to here there is nothing to append
-        self._unfinished = False  # the log waits for the rest of a transaction
         self._prunable: list[int] = []  # rows to delete once that rest has come
         self._leftovers = True  # rows below the cursor may lie about from an earlier life
 
@@ -105,10 +104,12 @@ class Relay:
         limit = self._batch_rows or settings.BATCH_ROWS
         fetched = self.source.fetch(self._scanned, limit)
         while not fetched.rows and fetched.more:
-            self._scanned = self._nothing(fetched.cursor)
+            # A window ended without more rows. The log must know: it may wait for the rest
+            # of a transaction, and what an earlier relay left behind can go only then.
+            self._append([], fetched.cursor, True)
             fetched = self.source.fetch(self._scanned, limit)
         if not fetched.rows:
-            self._scanned = self._nothing(fetched.cursor)
+            self._scanned = fetched.cursor
             self._prune_leftovers()
             return 0
         self._append(fetched.rows, fetched.cursor, fetched.whole)
@@ -134,7 +135,6 @@ class Relay:
                 f"older copy. Move the log away and run: manage.py levada rebuild"
             )
         self._durable = self._scanned = cursor
-        self._unfinished = cursor is not None and "/" in cursor
         self._prunable = []
         self._leftovers = True
         self._lived = self._known = True
@@ -154,13 +154,6 @@ class Relay:
         faults.point("relay.after_append")
         self._durable = self._scanned = cursor
         self._intended = None
-        self._unfinished = not whole
-
-    def _nothing(self, cursor: str) -> str:
-        """Go on from `cursor`; tell the log only if it waits for the end of a transaction."""
-        if self._unfinished:
-            self._append([], cursor, True)
-        return cursor
 
     def _prune(self) -> None:
         """Delete what the log holds. A busy source only postpones it: the outbox can wait."""
