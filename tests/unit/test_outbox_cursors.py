@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from levada.errors import ForeignPosition
@@ -26,6 +26,7 @@ def histories(draw):
     return moments
 
 
+@settings(deadline=None)
 @given(histories())
 def test_a_later_snapshot_covers_every_earlier_one(moments):
     for at, earlier in enumerate(moments):
@@ -35,6 +36,7 @@ def test_a_later_snapshot_covers_every_earlier_one(moments):
             assert SnapshotCursor(later).reaches(SnapshotCursor(earlier))
 
 
+@settings(deadline=None)
 @given(histories())
 def test_covering_means_seeing_all_that_the_other_sees(moments):
     for one in moments:
@@ -43,6 +45,7 @@ def test_covering_means_seeing_all_that_the_other_sees(moments):
             assert one.covers(other) == (seen >= {x for x in range(90, 140) if other.sees(x)})
 
 
+@settings(deadline=None)
 @given(histories())
 def test_a_cursor_reads_back_as_it_was_written(moments):
     for moment in moments:
@@ -110,6 +113,7 @@ def schedules(draw):
     return rows, writers
 
 
+@settings(deadline=None)
 @given(schedules(), st.randoms())
 def test_commit_order_keeps_keys_in_order_and_transactions_together(schedule, rng):
     rows, writers = schedule

@@ -145,14 +145,8 @@ class LogFile:
         with self._writing, self._named():
             self._check()
             connection = self._writer(durable)
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with _transaction(connection, "BEGIN IMMEDIATE"):
                 yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
 
     def version(self, connection: sqlite3.Connection) -> int:
         """Return a number that changes when another connection commits; `connection` is lent."""
@@ -297,14 +291,26 @@ def _check_head(path: Path) -> None:
 
 def _initialise(connection: sqlite3.Connection, path: Path) -> None:
     """Create the tables in an empty file, exactly once; refuse a file that is no log of ours."""
-    if not _is_ours(connection, path):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+    # One transaction for each look: between two statements another process may create the log.
+    with _transaction(connection, "BEGIN"):
+        ours = _is_ours(connection, path)
+    if not ours:
+        with _transaction(connection, "BEGIN IMMEDIATE"):
             if not _is_ours(connection, path):
                 _create(connection)
-        finally:
-            connection.execute("COMMIT" if connection.in_transaction else "SELECT 1")
     _use_wal(connection)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
