@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from levada import capture
 from levada.capture.plan import DRIFTED
-from levada.errors import UnsupportedModel, UnsupportedVendor
+from levada.errors import ConfigurationError, UnsupportedModel, UnsupportedVendor
 from levada.models import ReplicatedTable
 from tests.shop.models import Customer, Order, OrderLine, Product, Tag
 
@@ -81,7 +81,7 @@ def test_installing_twice_runs_no_ddl(statements):
     assert capture.install("default") == []
 
     assert not [sql for sql in statements if sql.lstrip()[:6].upper() in ("CREATE", "DROP T")]
-    assert len(statements) <= 4
+    assert len(statements) <= 5
 
 
 def test_install_names_what_it_changed_and_uninstall_takes_all_of_it_away():
@@ -652,3 +652,19 @@ def test_the_sql_for_a_dba_names_every_table_and_its_way_out():
     assert "levada uninstall" in text
     assert '"password"' not in text
     assert text.count("CREATE") >= 8
+
+
+@sqlite
+def test_a_connection_that_trusts_no_schema_is_refused_by_name(monkeypatch):
+    """SQLite 3.40 counts the JSON functions among those an untrusted trigger may not call."""
+    options = connections["default"].settings_dict["OPTIONS"]
+    monkeypatch.setitem(
+        options, "init_command", options.get("init_command", "") + "PRAGMA trusted_schema = OFF;"
+    )
+    connection.close()
+    try:
+        with pytest.raises(ConfigurationError, match=r"trusted_schema = OFF.*Remove it"):
+            capture.install("default")
+    finally:
+        monkeypatch.undo()
+        connection.close()

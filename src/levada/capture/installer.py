@@ -134,6 +134,7 @@ def _read(alias: str, only: Iterable[str] | None) -> _State | None:
         tables = vendor.tables(cursor, [*(spec.table for spec in specs.values()), OUTBOX, REGISTRY])
         if OUTBOX not in tables or REGISTRY not in tables:
             return None
+        _check_trust(connection, cursor)
         found = vendor.found(cursor)
         cursor.execute(f"SELECT label, fingerprint FROM {REGISTRY}")
         registry = dict(cursor.fetchall())
@@ -167,6 +168,19 @@ def _check(connection: Any, spec: TableSpec, table: Table) -> None:
         raise ConfigurationError(
             f"DATABASES[{connection.alias!r}]['TIME_ZONE'] is {zone!r}, so {spec.label} keeps "
             f"local times that no trigger can convert. Remove TIME_ZONE, or exclude the columns."
+        )
+
+
+def _check_trust(connection: Any, cursor: Any) -> None:
+    """Refuse an SQLite connection whose writes would fail on our triggers' JSON functions."""
+    if connection.vendor != "sqlite":
+        return
+    cursor.execute("PRAGMA trusted_schema")
+    if cursor.fetchone() == (0,):
+        raise ConfigurationError(
+            f"DATABASES[{connection.alias!r}] sets PRAGMA trusted_schema = OFF, under which "
+            f"SQLite fails writes to tables with Levada's triggers. Remove it from "
+            f"OPTIONS['init_command'], or take the models out of LEVADA['REPLICATE']."
         )
 
 
