@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import pytest
 
+# The suite runs without the package being installed, so no entry point names the plugin.
+from levada.testing.plugin import levada_assert_replicated, levada_drain  # noqa: F401
+
 from . import services
 from .settings import SOURCE_URL
 

@@ -192,11 +192,11 @@ class ReadYourWrites(_Middleware):
     def _finish(
         self, request: HttpRequest, response: HttpResponseBase, session: Session
     ) -> HttpResponseBase:
+        if session.stale:
+            response.headers[STALE_HEADER] = ", ".join(sorted(session.stale))
         # A function called by SELECT may write unseen; who POSTs is asking for it.
         session.wrote = session.wrote or request.method not in SAFE_METHODS
         session.remember()
-        if session.stale:
-            response.headers[STALE_HEADER] = ", ".join(sorted(session.stale))
         if session.changed and session.seen:
             write_cookie(response, session.seen)
         elif COOKIE in request.COOKIES and self._is_done(session):

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import connections
@@ -41,6 +42,17 @@ NEWEST = {
 """What is committed now, asked on the caller's own connection: a source would open another."""
 
 _opened = threading.local()
+
+
+class Through(NamedTuple):
+    """Where waits go in a test: `channel()` has log, source and stores, `drain()` moves them on."""
+
+    channel: Callable[[], Any]
+    drain: Callable[[], Any]
+
+
+through: Callable[[], Through] | None = None
+"""Set by `levada.testing`; None where a keeper runs."""
 
 
 def position(using: str | None = None) -> SourcePosition:
@@ -100,7 +112,10 @@ async def await_for(
     try:
         while (reached := await probe()) is None:
             wait.check_time()
-            await asyncio.sleep(wait.pause_s())
+            if wait.through:
+                await sync_to_async(wait.pause)()
+            else:
+                await asyncio.sleep(wait.pause_s())
         return reached
     finally:
         await sync_to_async(wait.close)()
@@ -175,13 +190,12 @@ class Wait:
                 f"wait_for({alias!r}) was called inside a transaction on {alias!r}, which keeps "
                 f"seeing what it saw at its beginning. Wait before the atomic block."
             )
-        from .log import open_log
-
         self.alias = alias
         self.wanted = wanted
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
-        self.log: Log = open_log()
+        self.through = through() if through else None
+        self.log: Log = _open_log(self.through)
         self.source: Source | None = None
         self.target: Position | None = None
         self._reached: Position | None = None
@@ -200,7 +214,8 @@ class Wait:
             )
         from .outbox.sources import open_source
 
-        self.source = open_source(wanted.source, inside=connections[wanted.source].in_atomic_block)
+        inside = connections[wanted.source].in_atomic_block
+        self.source = open_source(wanted.source, inside=inside)
 
     def probe(self) -> Position | None:
         """Look once; return the store's position if it covers what is wanted."""
@@ -251,7 +266,9 @@ class Wait:
 
     def pause(self) -> None:
         """Wait for the next look; wakes up early when the log gets a record."""
-        if self.target is None:
+        if self.through:
+            self.through.drain()
+        elif self.target is None:
             self.log.wait(self.log.end(CHANGES), self.pause_s())
         else:
             time.sleep(self.pause_s())
@@ -262,10 +279,21 @@ class Wait:
             self.source.close()
 
 
+def _open_log(through: Through | None) -> Log:
+    if through:
+        log: Log = through.channel().log
+        return log
+    from .log import open_log
+
+    return open_log()
+
+
 def _store(alias: str) -> Store:
     """Return this thread's store of `alias`: opening one costs a connection."""
     from .stores import open_store
 
+    if connections[alias].in_atomic_block:
+        return open_store(alias, inside=True)
     stores: dict[str, Any] = _opened.__dict__.setdefault("stores", {})
     if alias not in stores:
         stores[alias] = open_store(alias)

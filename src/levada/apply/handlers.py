@@ -141,7 +141,7 @@ class HandlerRunner:
         self.subscriptions = registry.of(group)
         check_captured(self.subscriptions)
         self._clock = clock
-        self._on_error = on_error
+        self.on_error: OnError = on_error
         self._readers: dict[str, _Reader] = {}
         self._stop = threading.Event()
 
@@ -293,7 +293,7 @@ class HandlerRunner:
             # The connection broke while it committed, and the commit had come through.
             self._passed(reader, portion.end)
             return True
-        if self._on_error == "raise":
+        if self.on_error == "raise":
             raise error
         if len(portion.records) > 1:
             reader.singly_until = portion.end.offset

@@ -15,10 +15,12 @@ ENGINES = {"levada.stores.duckdb": "levada.stores.duckdb.store.DuckDBStore"}
 """Database engines that are stores, and what applies changes to each."""
 
 
-def open_store(alias: str) -> DuckDBStore:
+def open_store(alias: str, *, inside: bool = False) -> DuckDBStore:
     """
     Open the store behind the database `alias`, with a connection of its own.
 
+    inside: work through Django's connection of the calling thread instead,
+    inside the transaction that is open there, which is what a TestCase needs.
     Raises ConfigurationError if `alias` is no database or its engine is no store.
     """
     from django.utils.module_loading import import_string
@@ -36,5 +38,9 @@ def open_store(alias: str) -> DuckDBStore:
             f"The database {alias!r} has the engine {engine!r}, which is no store. "
             f"Stores are: {', '.join(ENGINES)}."
         )
-    store: DuckDBStore = import_string(ENGINES[engine])(alias)
-    return store
+    store_class: type[DuckDBStore] = import_string(ENGINES[engine])
+    if inside:
+        from .duckdb.inside import InsideConnection
+
+        return store_class(alias, InsideConnection(alias))
+    return store_class(alias)
