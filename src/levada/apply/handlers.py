@@ -26,6 +26,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
+from .. import faults
 from ..changes import Batch, Change, Position, Record
 from ..conf import settings
 from ..contracts import Log
@@ -237,16 +238,19 @@ class HandlerRunner:
         """Call the handler for `portion`; return whether the position is behind it now."""
         changes = [Change.from_record(each, self.log.epoch) for each in portion.records]
         moved = False
+        faults.point("handlers.before_move")
         try:
             with transaction.atomic(using=self.source_alias, durable=True):
                 self._move(reader, portion.end)
                 moved = True
                 portion.subscription.call(changes)
                 self._check_usable(portion.subscription)
+                faults.point("handlers.before_commit")
         except Exception as error:
             if not moved:
                 raise  # the database's or another runner's doing, no failure of the handler
             return self._failed(reader, portion, error)
+        faults.point("handlers.after_commit")
         self._passed(reader, portion.end)
         return True
 
