@@ -48,6 +48,24 @@ def test_a_corrupted_store_is_made_whole_at_the_position_it_has(project):
     project.levada("verify", "analytics")
 
 
+LETTER = """
+from levada.models import DeadLetter
+DeadLetter.objects.create(id=5, consumer="analytics", epoch="e", topic="changes", offset=1,
+    label="shop.Customer", key="[2]", record="{}", reason="no space was left")
+from levada.stores import open_store
+store = open_store("analytics")
+store.connection.execute("DELETE FROM shop_customer WHERE id = 2")
+store.close()
+"""
+
+
+def test_a_dead_letter_is_retried_where_no_keeper_runs(project):
+    project.python(LETTER)
+    assert "missing id=2" in project.levada("verify", "analytics", exit_status=1)
+    assert "5: retried" in project.levada("dead-letters", "retry", "5")
+    project.levada("verify", "analytics")
+
+
 def test_a_replay_from_an_offset_applies_only_what_came_after(project):
     assert "applied 2 records again" in project.levada("replay", "analytics", "--from", "10")
     project.levada("verify", "analytics")

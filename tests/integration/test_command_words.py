@@ -80,6 +80,7 @@ def test_dead_letters_are_listed_and_dropped(project):
     project.levada("dead-letters", "drop", "1", "2")
     assert "No dead letters." in project.levada("dead-letters")
     assert "dropped" in project.levada("dead-letters", "list", "--all")
+    assert "dropped" in project.levada("dead-letters", "--all", "list")
     said = project.levada("dead-letters", "retry", "1", exit_status=1)
     assert "was dropped already" in said
     assert "There is no dead letter 99" in project.levada(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from ... import conf
 from ...conf import settings
+from ...outbox.models import DeadLetter
+from ..lending import kept
 from .failure import Failure
 
 
@@ -16,9 +19,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     what = parser.add_subparsers(dest="what", metavar="WHAT")
     listing = what.add_parser("list", help="list them (the default)")
-    for each in (parser, listing):
-        each.add_argument("--all", action="store_true", help="decided ones as well")
-        each.add_argument("--json", action="store_true", help="one JSON object a line")
+    # SUPPRESS: the default of `list` must not undo what stands before the word.
+    for each, default in ((parser, False), (listing, SUPPRESS)):
+        for option, meaning in (("--all", "decided ones as well"), ("--json", "one object a line")):
+            each.add_argument(option, action="store_true", default=default, help=meaning)
     for word, meaning in (
         ("retry", "try it again now, and keep it if it fails again"),
         ("drop", "give it up: its change never reaches the consumer"),
@@ -32,20 +36,29 @@ def handle(command: BaseCommand, options: dict[str, Any]) -> int:
     what = options["what"] or "list"
     if what == "list":
         return _list(command, decided=options["all"], as_json=options["json"])
-    from ...apply import dead_letters
+    from ...apply import dead_letters  # needs DuckDB, which a project of handlers alone lacks
 
-    decide = {"retry": dead_letters.retry, "drop": dead_letters.drop}[what]
     for number in options["ids"]:
-        _waiting(number)
-        decide(number)
+        letter = _waiting(number)
+        if what == "retry":
+            _retry(letter)
+        else:
+            dead_letters.drop(number)
         done = {"retry": "retried", "drop": "dropped"}[what]
         command.stdout.write(f"{number}: {done}")
     return 0
 
 
-def _waiting(number: int) -> None:
-    from ...outbox.models import DeadLetter
+def _retry(letter: DeadLetter) -> None:
+    """Retry; a store must be level with its source for that, so somebody has to keep it."""
+    from ...apply import dead_letters
 
+    of_store = letter.consumer in conf.store_aliases()
+    with kept(*(("relay", f"apply:{letter.consumer}") if of_store else ())):
+        dead_letters.retry(letter.pk)
+
+
+def _waiting(number: int) -> DeadLetter:
     letter = DeadLetter.objects.using(settings.SOURCE).filter(pk=number).first()
     if letter is None:
         raise Failure(f"There is no dead letter {number}. See: manage.py levada dead-letters")
@@ -54,11 +67,10 @@ def _waiting(number: int) -> None:
             f"Dead letter {number} was {letter.state} already, at {letter.decided_at}. "
             f"See: manage.py levada dead-letters --all"
         )
+    return letter
 
 
 def _list(command: BaseCommand, *, decided: bool, as_json: bool) -> int:
-    from ...outbox.models import DeadLetter
-
     letters = DeadLetter.objects.using(settings.SOURCE).order_by("id")
     if not decided:
         letters = letters.filter(state=DeadLetter.State.WAITING)
