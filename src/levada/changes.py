@@ -146,7 +146,7 @@ class Change:
             position=Position(epoch, record.topic, record.offset + 1),
             label=record.label,
             op=record.op,
-            key=tuple(key) if isinstance(key, list) else (key,),
+            key=() if key is None else tuple(key) if isinstance(key, list) else (key,),
             before=_decode(record.before),
             after=_decode(record.after),
             transaction=record.transaction,

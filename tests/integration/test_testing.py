@@ -76,8 +76,12 @@ class TestDrain:
         seen = []
         levada.subscribe("paid", group="mails", start="end")(lambda change: seen.append(change))
         levada.publish("paid", {"order": 7}, key=7)
+        levada.publish("paid", {"order": 8})
         levada_drain()
-        assert [(change.key, change.after) for change in seen] == [((7,), {"order": 7})]
+        assert [(each.key, each.after) for each in seen] == [
+            ((7,), {"order": 7}),
+            ((), {"order": 8}),
+        ]
 
     def test_nothing_of_an_earlier_test_arrives(self, kind, levada_drain):
         """Its neighbours have left records, groups and rows."""
