@@ -151,6 +151,25 @@ def test_a_runner_that_tries_again_by_itself_is_not_reported_as_well(started):
     assert part.status().state == "running"
 
 
+def test_work_is_told_now_and_then_and_idleness_never(caplog):
+    caplog.set_level("INFO", "levada.keeper")
+    now = [0.0]
+    runner = Scripted()
+    part = Part(runner.spec(), clock=lambda: now[0])
+    part._count(runner)
+    runner.step()
+    now[0] = supervisor.REPORT_S
+    runner.step()
+    runner.step()
+    now[0] *= 2
+    runner.step()
+    assert [r.getMessage() for r in caplog.records] == [
+        "6 records in 2 batches",
+        "6 records in 2 batches",
+    ]
+    assert caplog.records[0].records == 6
+
+
 def test_backoff_doubles_up_to_a_limit():
     assert [backoff_s(n) for n in (1, 2, 3)] == [0.2, 0.4, 0.8]
     assert backoff_s(50) == supervisor.LONGEST_BACKOFF_S

@@ -16,12 +16,15 @@ import time
 from collections.abc import Iterable, Sequence
 from queue import Empty, SimpleQueue
 from types import EllipsisType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..conf import settings
 from .health import HealthServer
 from .locks import LockFor, PartLock
 from .supervisor import Part, PartSpec, PartStatus
+
+if TYPE_CHECKING:
+    from .status import Status
 
 logger = logging.getLogger("levada.keeper")
 
@@ -157,7 +160,7 @@ class Keeper:
         """Return what each part does now."""
         return [part.status() for part in self._parts]
 
-    def status(self) -> Any:
+    def status(self) -> Status:
         """Return the `Status` of source, log and stores, with this keeper's parts in it."""
         from .status import read_status
 

@@ -35,14 +35,14 @@ class Retention:
     def __init__(self, log: Log) -> None:
         self.log = log
 
-    def step(self) -> int:
+    def prune(self) -> int:
         """Prune once; return how many records went."""
         return self.log.prune(older_than_s=settings.LOG_RETENTION_S)
 
     def run(self, stop: threading.Event) -> None:
         """Prune every RETENTION_EVERY_S, and more often where the retention is shorter."""
         while not stop.is_set():
-            pruned = self.step()
+            pruned = self.prune()
             if pruned:
                 logger.info("removed %d old records", pruned, extra={"part": "retention"})
             stop.wait(min(RETENTION_EVERY_S, settings.LOG_RETENTION_S))

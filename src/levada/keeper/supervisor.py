@@ -40,6 +40,7 @@ FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 30.0
 HALTED_S = 30.0
 STEADY_S = 60.0
+REPORT_S = 10.0
 
 PERSON_NEEDED = (
     ConfigurationError,
@@ -112,6 +113,7 @@ class Part:
         self._guard = threading.Lock()
         self._status = PartStatus(spec.name, STOPPED, 0.0)
         self._entered_at = clock()
+        self._reported, self._reported_at = self._status, clock()
         self._thread: threading.Thread | None = None
         self._runner: Any = None
 
@@ -210,9 +212,25 @@ class Part:
                         records=self._status.records + records,
                         batches=self._status.batches + 1,
                     )
+            self._report()
             return records
 
         runner.step = counted
+
+    def _report(self) -> None:
+        """Log what was done since the last line, every REPORT_S at most."""
+        now, done = self._clock(), self._status
+        records = done.records - self._reported.records
+        if not records or now - self._reported_at < REPORT_S:
+            return
+        batches = done.batches - self._reported.batches
+        self._reported, self._reported_at = done, now
+        logger.info(
+            "%s in %s",
+            f"{records:,} record" + "s" * (records != 1),
+            f"{batches:,} batch" + "es" * (batches != 1),
+            extra={"part": self.name, "records": records, "batches": batches},
+        )
 
 
 def _expected(error: Exception) -> bool:
