@@ -325,10 +325,14 @@ WRONG = [
 ]
 
 
+@pytest.mark.parametrize("colon", [":", " : "], ids=["sqlite", "postgresql"])
 @pytest.mark.parametrize(("column", "image"), WRONG)
-def test_a_value_of_the_wrong_type_is_poison_and_never_a_wrong_row(store, scribe, column, image):
+def test_a_value_of_the_wrong_type_is_poison_and_never_a_wrong_row(
+    store, scribe, column, image, colon
+):
     fill(store, Everything)
-    row = json.dumps(everything(1, **{column: "@"})).replace('"@"', image)
+    row = json.dumps(everything(1, **{column: "@"}), separators=(",", colon))
+    row = row.replace('"@"', image)
     good = [scribe.record(Everything, "c", [pk], everything(pk)) for pk in range(2, 7)]
     bad = scribe.record(Everything, "c", [1], row)
     batch = scribe.batch(*good, bad)

@@ -280,10 +280,10 @@ class Applier:
         self._tries += 1
         if self._tries < settings.RETRIES:
             raise error
-        if self._limit != 1 and len(batch) > 1:
-            self._limit, self._tries = max(1, len(batch) // 2), 0
-            if self._limit < len(batch):
-                raise error
+        # A batch larger than the limit is one transaction, which cannot be read in parts.
+        if 1 < len(batch) <= (self._limit or len(batch)):
+            self._limit, self._tries = len(batch) // 2, 0
+            raise error
         first = batch.rows[0][0]
         reasons = {
             first + index: reason

@@ -31,7 +31,7 @@ def lag(position: Position | None, log: Log, *, now: datetime | None = None) -> 
     if position is None:
         return Lag(None, 0.0)
     end = log.end(CHANGES)
-    records = end.lag(position)
+    records = position.lag(end)
     if not records:
         return Lag(0, 0.0)
     oldest = log.read(position, 1)

@@ -54,7 +54,11 @@ _NONCANONICAL = {
         rf'|"[^"]{{11}}[^"]*(?:{_UTC}|[^-+:.0-9Z"]|\.\d{{7}})'
     ),
 }
-"""What may not follow `"column":` in an image, by kind, in the dialect of RE2."""
+"""
+What may not follow `"column":` in an image, by kind, in the dialect of RE2.
+
+Quotes inside a text are escaped, so `"column"` before a colon is a name.
+"""
 
 
 def quote(name: str) -> str:
@@ -95,7 +99,7 @@ def noncanonical(column: ColumnSpec) -> str:
         pattern = pattern % {"places": column.decimal_places or 0}
         if not column.decimal_places:
             pattern = r"-?\d+[.eE]|[^-0-9n\s]"
-    return rf"{name}:\s*(?:{pattern})"
+    return rf"{name}\s*:\s*(?:{pattern})"
 
 
 @lru_cache(maxsize=1_000)
