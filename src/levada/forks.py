@@ -30,6 +30,11 @@ def watch(owner: ForkAware) -> None:
     _alive.add(owner)
 
 
+def keep(connection: Any) -> None:
+    """Keep a parent's connection that turned up in a child: never used, never closed."""
+    _abandoned.append(connection)
+
+
 def _after_fork() -> None:
     for owner in list(_alive):
         _abandoned.extend(owner.abandon())

@@ -73,6 +73,29 @@ class TestLife:
         feed(log, row(2))
         assert ids(log.read(start(log), 10)) == [1, 2]
 
+    def test_closing_disturbs_nobody_who_is_using_it(self, log):
+        """`verify` closes the process's log while the keeper's threads go on reading it."""
+        feed(log, *[row(n) for n in range(50)])
+        errors, stop = [], threading.Event()
+
+        def read():
+            try:
+                while not stop.is_set():
+                    assert len(log.read(start(log), 100)) == 50
+                    log.wait(log.end(CHANGES), 0.001)
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(100):
+            log.close()
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+        assert not errors
+
     def test_only_its_user_may_read_the_file(self, log, path):
         feed(log, row(1))
         for each in path.parent.glob("log.sqlite3*"):
@@ -188,15 +211,15 @@ class TestProcesses:
     def test_a_forked_child_uses_connections_of_its_own(self, log):
         feed(log, row(1))
         assert len(log.read(start(log), 10)) == 1
-        mine = {id(connection) for connection in log._file._readers}
+        mine = {id(connection) for connection in log._file._opened.readers}
         pid = os.fork()
         if pid == 0:  # no exception may escape into the child's copy of pytest
             code = 1
             try:
-                assert not log._file._readers
+                assert log._file._opened is None
                 assert not log._file._writers
                 feed(log, row(2))
-                theirs = {id(connection) for connection in log._file._readers}
+                theirs = {id(connection) for connection in log._file._opened.readers}
                 code = 0 if theirs and not theirs & mine else 2
             finally:
                 os._exit(code)

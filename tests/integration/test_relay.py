@@ -307,13 +307,16 @@ class TestBacklog:
         assert ends == [6, 12, 18, 24, 30]
         assert afters(log, "t") == [str(n) for n in range(30)]
 
-    def test_a_relay_that_died_in_a_large_transaction_finishes_it(self, source, log, client):
+    @pytest.mark.parametrize("batch_rows", [7, 1000])
+    def test_a_relay_that_died_in_a_large_transaction_finishes_it(
+        self, source, log, client, batch_rows
+    ):
         client.begin().write(*range(25))
         client.commit()
         Relay(source, log, batch_rows=10).step()
         assert log.end(CHANGES).offset == 0
         client.write("after")
-        drain(Relay(source, log, batch_rows=7))
+        drain(Relay(source, log, batch_rows=batch_rows))
         assert afters(log) == [*map(str, range(25)), "after"]
         assert Outbox.objects.count() == 0
 

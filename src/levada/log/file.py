@@ -15,6 +15,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SHORT_READ = 522  # SQLITE_IOERR_SHORT_READ: the file ends before a page it must have
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What belongs to one opening of the file, by one process."""
+
+    epoch: str
+    identity: tuple[int, int]
+    readers: deque[sqlite3.Connection]
+    pid: int
+
+
 class LogFile:
     """
     The open file: a pool of reading connections and one writer at a time.
@@ -85,25 +96,19 @@ class LogFile:
     def _start(self) -> None:
         self._opening = threading.Lock()
         self._writing = threading.Lock()
-        self._readers: deque[sqlite3.Connection] = deque()
         self._writers: dict[bool, sqlite3.Connection] = {}
-        self._identity: tuple[int, int] | None = None
-        self._epoch: str | None = None
+        self._opened: _Opened | None = None
 
     def abandon(self) -> list[Any]:
-        left = [*self._readers, *self._writers.values()]
+        left = [*(self._opened.readers if self._opened else ()), *self._writers.values()]
         self._start()
         return left
 
     @property
     def epoch(self) -> str:
         """The log's identity; opens the file, or creates it. Raises LogError."""
-        if self._epoch is None:
-            with self._opening, self._named():
-                if self._epoch is None:
-                    self._open()
-        assert self._epoch is not None
-        return self._epoch
+        with self._named():
+            return self._use().epoch
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -120,19 +125,23 @@ class LogFile:
     def lent(self) -> Iterator[sqlite3.Connection]:
         """Lend a reading connection outside any transaction. Raises LogError."""
         with self._named():
-            self._check()
+            opened = self._check()
             try:
-                connection = self._readers.pop()
+                connection = opened.readers.pop()
             except IndexError:
                 connection = self._connect()
-        readers = self._readers
         try:
             yield connection
         finally:
-            if connection.in_transaction:
-                connection.close()
-            else:
-                readers.append(connection)
+            self._give_back(connection, opened)
+
+    def _give_back(self, connection: sqlite3.Connection, opened: _Opened) -> None:
+        if opened.pid != os.getpid():
+            forks.keep(connection)
+        elif connection.in_transaction or opened is not self._opened:
+            connection.close()
+        else:
+            opened.readers.append(connection)
 
     @contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -171,12 +180,12 @@ class LogFile:
     def close(self) -> None:
         """Close the connections; the next use opens the file again."""
         with self._writing, self._opening:
-            while self._readers:
-                self._readers.pop().close()
+            opened, self._opened = self._opened, None
+            while opened and opened.readers:
+                opened.readers.pop().close()
             for connection in self._writers.values():
                 connection.close()
             self._writers.clear()
-            self._identity = self._epoch = None
 
     def _writer(self, durable: bool) -> sqlite3.Connection:
         if durable not in self._writers:
@@ -199,7 +208,15 @@ class LogFile:
             raise
         return connection
 
-    def _open(self) -> None:
+    def _use(self) -> _Opened:
+        """Return the opened file; open it at first use."""
+        opened = self._opened
+        if opened is None:
+            with self._opening:
+                opened = self._opened = self._opened or self._open()
+        return opened
+
+    def _open(self) -> _Opened:
         if not self.path.parent.is_dir():
             raise LogUnavailable(
                 f"the log {self.path} cannot be opened: its folder does not exist. "
@@ -213,26 +230,24 @@ class LogFile:
             _initialise(connection, self.path)
             row = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
             _check_complete(connection, self.path)
-            self._epoch = row[0]
         finally:
             connection.close()
-        self._identity = self._inode()
+        return _Opened(row[0], self._inode(), deque(), os.getpid())
 
     def _inode(self) -> tuple[int, int]:
         stat = os.stat(self.path)
         return stat.st_dev, stat.st_ino
 
-    def _check(self) -> None:
+    def _check(self) -> _Opened:
         """
-        Open the file at first use; afterwards make sure that it is still the one at its path.
+        Return the opened file; make sure that it is still the one at its path.
 
         A file deleted under an open connection would go on taking records
         that nobody will ever find, while the outbox lets them go.
         """
-        if self._epoch is None:
-            _ = self.epoch
+        opened = self._use()
         try:
-            same = self._inode() == self._identity
+            same = self._inode() == opened.identity
         except FileNotFoundError:
             same = False
         if not same:
@@ -240,6 +255,7 @@ class LogFile:
                 f"the log {self.path} was deleted or replaced while it was in use. Put it back "
                 f"and restart, or restart for a new log and run: manage.py levada rebuild"
             )
+        return opened
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ relayed in parts; the cursor then is `start/end/…`, with the part that is done
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import ForeignPosition
 
@@ -31,6 +32,7 @@ class Snapshot:
     running: tuple[int, ...]
 
     @classmethod
+    @lru_cache(maxsize=16)  # verify asks for each record of a batch whether one snapshot sees it
     def parse(cls, text: str) -> Snapshot:
         """Read `xmin:xmax:xip,xip`. Raises ForeignPosition for anything else."""
         try:

@@ -120,7 +120,7 @@ class PostgreSQLSource:
         while last < len(plan.transactions) and size + plan.transactions[last][2] <= limit:
             size += plan.transactions[last][2]
             last += 1
-        if last == first:
+        if last == first or at.inside:
             return _part_of_large_one(connection, at, plan.transactions[first], limit)
         chosen = plan.transactions[first:last]
         rows = connection.execute(
