@@ -19,6 +19,8 @@ import django
 import duckdb
 
 RESULTS = Path(__file__).parent / "results"
+PRIVATE = ("--source", "--out")
+"""Options that say where something lies on one machine."""
 
 
 @dataclass
@@ -113,16 +115,11 @@ def _processor() -> str:
 
 def command() -> str:
     """Return the command that repeats this run, without what is private to a machine."""
-    module = f"bench.{Path(sys.argv[0]).stem}"
-    arguments, skip = [], False
-    for argument in sys.argv[1:]:
-        if skip or argument.startswith("--source="):
-            skip = False
-        elif argument in ("--source", "--out"):
-            skip = True
-        else:
-            arguments.append(argument)
-    return f"python -m {module} {shlex.join(arguments)}".strip()
+    private = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in PRIVATE:
+        private.add_argument(option)
+    _, shown = private.parse_known_args(sys.argv[1:])
+    return f"python -m bench.{Path(sys.argv[0]).stem} {shlex.join(shown)}".strip()
 
 
 def arguments(description: str, *, rows: int) -> argparse.ArgumentParser:

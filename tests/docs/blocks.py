@@ -96,6 +96,7 @@ class Run:
         self.folder = folder
         self.written: set[str] = set()
         self.background = ExitStack()
+        self.noise = folder.parent / "background.out"
 
     def block(self, block: Block) -> None:
         """Do what the block's marks say."""
@@ -109,6 +110,10 @@ class Run:
                 self._shell(command)
         elif "run" in block.marks:
             self._python(block.text)
+
+    def overheard(self) -> str:
+        """Return what the background command has printed so far."""
+        return self.noise.read_text(encoding="utf-8") if self.noise.exists() else ""
 
     def close(self) -> None:
         """Stop what still runs in the background."""
@@ -152,7 +157,7 @@ class Run:
 
     @contextmanager
     def _running(self, line: str) -> Iterator[None]:
-        output = (self.folder.parent / "background.out").open("w+")
+        output = self.noise.open("w+")
         child = subprocess.Popen(
             ["bash", "-c", f"exec {line}"],
             cwd=self.folder,
@@ -200,6 +205,8 @@ def run_page(page: str, folder: Path) -> int:
             if block.marks:
                 run.block(block)
                 ran += 1
+    except AssertionError as error:
+        raise AssertionError(f"{error}\nIn the background:\n{run.overheard()}") from None
     finally:
         run.close()
     return ran
