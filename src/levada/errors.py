@@ -17,6 +17,7 @@ The errors Levada raises, one tree.
     │   └── PositionLost                            retention removed what a reader still needs
     ├── StoreError (DatabaseError)
     │   ├── StoreBusy (OperationalError)            the store did not answer in time
+    │   ├── StoreGone (OperationalError)            the store's owner ended in the middle of the work
     │   ├── StoreUnreadable (OperationalError)      not a DuckDB file, or from a newer version
     │   ├── StoreFull (OperationalError)            no space left where the store writes
     │   ├── PositionMoved                           somebody else applied: this writer is fenced off
@@ -102,6 +103,10 @@ class StoreError(LevadaError, DatabaseError):
 
 class StoreBusy(StoreError, OperationalError):
     """The store did not answer in time."""
+
+
+class StoreGone(StoreError, OperationalError):
+    """The process that had the store's file open ended, or gave it away, during a transaction."""
 
 
 class StoreUnreadable(StoreError, OperationalError):

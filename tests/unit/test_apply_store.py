@@ -5,12 +5,11 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-import duckdb
 import pytest
 
 from levada.changes import CHANGES, Batch, Position
 from levada.errors import PoisonRecord, PositionMoved, SchemaDrift
-from levada.stores.duckdb.connection import Connection, LocalSession
+from levada.stores.duckdb import ownership
 from levada.stores.duckdb.store import DuckDBStore
 from levada.tables import table_spec
 from tests.shop.models import Everything, Order, Seat
@@ -50,13 +49,15 @@ def scribe():
 
 @pytest.fixture
 def store(tmp_path):
-    return new_store(tmp_path / "store.duckdb")
+    path = tmp_path / "store.duckdb"
+    yield new_store(path)
+    ownership.release(str(path))
 
 
-def new_store(path, root=None):
-    root = root or duckdb.connect(str(path))
-    store = DuckDBStore("analytics", Connection(LocalSession(root.cursor(), str(path))))
-    store.root = root
+def new_store(path):
+    place = ownership.Place(str(path))
+    store = DuckDBStore("analytics", ownership.connect(place))
+    store.place = place
     return store
 
 
@@ -154,7 +155,7 @@ def test_a_replayed_batch_is_refused_and_changes_nothing(store, scribe):
 def test_of_two_appliers_on_one_position_only_one_writes(store, scribe):
     """The second one's transaction is open while the first commits."""
     fill(store, Seat)
-    other = new_store(None, store.root)
+    other = new_store(store.place.path)
     first = scribe.batch(scribe.record(Seat, "c", ["A", 1], seat("A", 1, False)))
     second = Batch(first.rows, first.start, first.end)
     assert other.position() == at(0)
@@ -169,7 +170,7 @@ def test_of_two_appliers_on_one_position_only_one_writes(store, scribe):
 
 def test_a_reader_in_a_transaction_sees_all_of_a_batch_or_nothing(store, scribe):
     fill(store, Seat, Everything)
-    reader = store.root.cursor()
+    reader = ownership.connect(store.place)
     reader.begin()
     count = "SELECT (SELECT count(*) FROM shop_seat) + (SELECT count(*) FROM shop_everything)"
     assert reader.execute(count).fetchall() == [(0,)]
@@ -402,7 +403,7 @@ def test_a_swap_made_elsewhere_is_noticed_before_the_next_write(store, scribe):
     store.apply(
         scribe.batch(scribe.record(Seat, "c", ["A", 1], seat("A", 1, False))), expected=at(0)
     )
-    other = new_store(None, store.root)
+    other = new_store(store.place.path)
     spec = table_spec(Seat, ("taken",))
     other.create_shadow(spec)
     other.swap({spec.label: spec}, at(1), lambda start, rows: pytest.fail("nothing to replay"))

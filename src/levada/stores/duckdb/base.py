@@ -187,6 +187,7 @@ class DatabaseWrapper(BaseDatabaseWrapper):
         return {
             "path": self.path,
             "config": options.get("config", {}),
+            "timeout_s": float(options.get("timeout_s", ownership.TIMEOUT_S)),
             "settings": {
                 # SQLite and PostgreSQL divide integers to an integer, too.
                 "integer_division": True,
@@ -201,7 +202,12 @@ class DatabaseWrapper(BaseDatabaseWrapper):
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """Open a connection, in this process or to the one that owns the file."""
-        return ownership.connect(**conn_params)
+        return ownership.connect(ownership.Place(**conn_params))
+
+    @property
+    def place(self) -> ownership.Place:
+        """Where the database is and how its owner opens it."""
+        return ownership.Place(**self.get_connection_params())
 
     def create_cursor(self, name: str | None = None) -> DjangoCursor:
         """Return a cursor that takes Django's placeholders."""

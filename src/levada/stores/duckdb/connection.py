@@ -1,7 +1,7 @@
 """
 The driver: one DB-API connection, the same whether DuckDB runs here or in another process.
 
-A `Connection` speaks to DuckDB through a *session*: `LocalSession` (below) in
+A `Connection` speaks to DuckDB through a *session*: `instance.LocalSession` in
 the process that owns the file, `remote.RemoteSession` in every other. A
 session is one DuckDB connection with at most one open result; when a second
 cursor runs a statement, the first one's remaining rows are read into memory.
@@ -9,22 +9,29 @@ cursor runs a statement, the first one's remaining rows are read into memory.
 
 from __future__ import annotations
 
+import datetime
+import re
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
 
+from ...errors import StoreGone
 from .dbapi import InterfaceError
-from .failures import named
 
 if TYPE_CHECKING:
     import pyarrow
 
 Description = list[tuple[Any, ...]] | None
-CHUNK_ROWS = 2_000
-"""Rows read at once where the caller does not say: about DuckDB's own vector of 2_048."""
+REOPEN_S = 30.0
+"""How long a connection looks for the new owner while owners come and go."""
+
+CHUNK_ROWS = 2_048
+"""Rows read at once where the caller does not say: DuckDB's own vector."""
 
 
 class Session(Protocol):
@@ -46,7 +53,10 @@ class Session(Protocol):
     def rollback(self) -> None: ...
     def close(self) -> None: ...
     def alive(self) -> bool:
-        """Say whether the session still reaches the database it was opened on."""
+        """Ask the database whether it answers."""
+
+    def gone(self) -> bool:
+        """Say, without asking the database, whether the session is known to lead nowhere."""
 
 
 class Connection:
@@ -55,10 +65,16 @@ class Connection:
 
     SQL is DuckDB's own here: parameters are `?`, `$1` or `$name`. While
     `autocommit` is False, the first statement begins a transaction.
+
+    When the database changes hands between two transactions, a new session is
+    opened without a word, and a statement that only reads is run once more if
+    its owner ended before it answered. Everything else that was under way
+    raises StoreGone.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, open_session: Callable[[], Session]) -> None:
+        self._open_session = open_session
+        self.session = open_session()
         self.autocommit = True
         self.in_transaction = False
         self.closed = False
@@ -81,28 +97,32 @@ class Connection:
     def fetch_arrow(self, sql: str, params: Any = None) -> pyarrow.Table:
         """Run one query and return its rows as an Arrow table."""
         self._settle(None)
-        table = self.session.arrow(sql, params, begin=self._must_begin())
-        self.in_transaction = not self.autocommit or self.in_transaction
-        return table
+        return self._perform(sql, lambda session, begin: session.arrow(sql, params, begin=begin))
 
     def begin(self) -> None:
         """Begin a transaction now."""
         self._settle(None)
-        self.session.begin()
+        self._perform("SELECT", lambda session, begin: session.begin())
         self.in_transaction = True
 
     def commit(self) -> None:
-        """Commit the open transaction; nothing where there is none."""
-        if self.in_transaction:
-            self._settle(None)
-            self.in_transaction = False
+        """Commit the open transaction; nothing where there is none. Raises StoreGone."""
+        if not self.in_transaction:
+            return
+        self._settle(None)
+        self.in_transaction = False
+        try:
             self.session.commit()
+        except SessionGone as gone:
+            raise self._lost(gone) from gone
 
     def rollback(self) -> None:
         """Roll the open transaction back; nothing where there is none."""
-        if self.in_transaction:
-            self._settle(None)
-            self.in_transaction = False
+        if not self.in_transaction:
+            return
+        self._settle(None)
+        self.in_transaction = False
+        with suppress(SessionGone):  # then it is rolled back already
             self.session.rollback()
 
     def close(self) -> None:
@@ -112,29 +132,54 @@ class Connection:
             self._reading = None
             self.session.close()
 
-    def _must_begin(self) -> bool:
+    def _run(
+        self, cursor: Cursor, sql: str, params: Any, arrow: Mapping[str, Any] | None
+    ) -> tuple[Description, int]:
+        self._settle(cursor)
+        outcome = self._perform(
+            sql, lambda session, begin: session.run(sql, params, arrow, begin=begin)
+        )
+        self._reading = cursor
+        return outcome
+
+    def _perform(self, sql: str, action: Callable[[Session, bool], Any]) -> Any:
+        """Do `action` on the session, or on a new one where that is safe. Raises StoreGone."""
         if self.closed:
             raise InterfaceError("the connection is closed")
-        return not self.autocommit and not self.in_transaction
+        fresh = not self.in_transaction
+        begin = fresh and not self.autocommit
+        if fresh and self.session.gone():
+            self._reopen()
+        asked_again, give_up_at = False, time.monotonic() + REOPEN_S
+        while True:
+            # A statement that fails still leaves the transaction it began open.
+            self.in_transaction = self.in_transaction or begin
+            try:
+                return action(self.session, begin)
+            except SessionGone as gone:
+                self.in_transaction = False
+                unknown = gone.sent and (asked_again or not only_reads(sql))
+                if not fresh or unknown or time.monotonic() > give_up_at:
+                    raise self._lost(gone) from gone
+                asked_again = asked_again or gone.sent
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self.session.close()
+        self.session = self._open_session()
+
+    def _lost(self, gone: SessionGone) -> StoreGone:
+        return StoreGone(
+            f"The process that owned {gone.path} ended, or gave the file away, in the middle of "
+            f"this work. A transaction it had not confirmed was most likely rolled back. "
+            f"Run the transaction again; the connection finds the new owner by itself."
+        )
 
     def _settle(self, cursor: Cursor | None) -> None:
         """Let the cursor that still reads keep its rows in memory, unless it is `cursor`."""
         reading, self._reading = self._reading, None
         if reading is not None and reading is not cursor:
             reading._keep_rows()
-
-    def _run(
-        self, cursor: Cursor, sql: str, params: Any, arrow: Mapping[str, Any] | None
-    ) -> tuple[Description, int]:
-        begin = self._must_begin()
-        self._settle(cursor)
-        try:
-            outcome = self.session.run(sql, params, arrow, begin=begin)
-        finally:
-            # A statement that fails still leaves the transaction it began open.
-            self.in_transaction = self.in_transaction or begin
-        self._reading = cursor
-        return outcome
 
 
 class Cursor:
@@ -211,136 +256,87 @@ class Cursor:
     def _read(self, size: int | None) -> list[tuple[Any, ...]]:
         if self.connection._reading is not self:
             return []
-        rows = self.connection.session.rows(size)
+        try:
+            rows = self.connection.session.rows(size)
+        except SessionGone as gone:
+            self.connection._reading = None
+            raise self.connection._lost(gone) from gone
         if size is None or len(rows) < size:
             self.connection._reading = None
         return rows
 
     def _keep_rows(self) -> None:
-        self._kept = iter(self.connection.session.rows(None))
+        try:
+            self._kept = iter(self.connection.session.rows(None))
+        except SessionGone as gone:
+            self._kept = _raising(self.connection._lost(gone))
 
     def _check_open(self) -> None:
         if self.closed:
             raise duckdb.ProgrammingError("the cursor is closed")
 
 
-class LocalSession:
-    """A DuckDB connection in this process."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: str) -> None:
-        self._duckdb = connection
-        self._path = path
-        self._rows: Any = connection
-
-    def run(
-        self, sql: str, params: Any, arrow: Mapping[str, pyarrow.Table] | None, *, begin: bool
-    ) -> tuple[Description, int]:
-        """See `Session.run`."""
-        with named(self._path):
-            if begin:
-                self._duckdb.begin()
-            if arrow:
-                return self._run_with(arrow, sql, params)
-            self._rows = self._duckdb
-            self._duckdb.execute(sql, params)
-            return self._outcome()
-
-    def rows(self, limit: int | None) -> list[tuple[Any, ...]]:
-        """See `Session.rows`."""
-        with named(self._path):
-            return self._rows.fetchall() if limit is None else self._rows.fetchmany(limit)
-
-    def arrow(self, sql: str, params: Any, *, begin: bool) -> pyarrow.Table:
-        """See `Session.arrow`."""
-        with named(self._path):
-            if begin:
-                self._duckdb.begin()
-            return self._duckdb.sql(sql, params=params).to_arrow_table()
-
-    def begin(self) -> None:
-        """Begin a transaction."""
-        with named(self._path):
-            self._duckdb.begin()
-
-    def commit(self) -> None:
-        """Commit the transaction."""
-        with named(self._path):
-            self._duckdb.commit()
-
-    def rollback(self) -> None:
-        """Roll the transaction back."""
-        with named(self._path):
-            self._duckdb.rollback()
-
-    def close(self) -> None:
-        """Close this connection; the database stays open for others."""
-        self._duckdb.close()
-
-    def alive(self) -> bool:
-        """Say whether DuckDB still answers on this connection."""
-        try:
-            self._duckdb.execute("SELECT 1").fetchall()
-        except duckdb.Error:
-            return False
-        return True
-
-    def _run_with(
-        self, arrow: Mapping[str, pyarrow.Table], sql: str, params: Any
-    ) -> tuple[Description, int]:
-        """Run with `arrow` visible; the rows are read before the tables go."""
-        for name, table in arrow.items():
-            self._duckdb.register(name, table)
-        try:
-            self._rows = self._duckdb
-            self._duckdb.execute(sql, params)
-            outcome = self._outcome()
-            self._rows = _Rows([] if outcome[0] is None else self._rows.fetchall())
-        finally:
-            for name in arrow:
-                self._forget(name)
-        return outcome
-
-    def _forget(self, name: str) -> None:
-        try:
-            self._duckdb.unregister(name)
-        except duckdb.TransactionException:
-            # The failed transaction takes the view with it when it is rolled back.
-            return
-
-    def _outcome(self) -> tuple[Description, int]:
-        """Read description and row count of what was just run."""
-        described = self._duckdb.description
-        if described is None:
-            return None, -1
-        counted = self._duckdb.rowcount
-        if counted >= 0:
-            self._duckdb.fetchall()
-            return None, counted
-        if any(_zoned(column) for column in described):
-            self._rows = _Rows(_zoned_rows(self._duckdb))
-        return [(column[0], str(column[1]), *column[2:]) for column in described], -1
+def _raising(error: Exception) -> Iterator[tuple[Any, ...]]:
+    """Raise `error` when the first row is asked for, not before."""
+    raise error
+    yield ()
 
 
-class _Rows:
-    """Rows already read, offered as DuckDB's connection offers them."""
+class SessionGone(duckdb.OperationalError):
+    """
+    The session's database was closed, or its process ended.
 
-    def __init__(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        self._left = iter(rows)
+    sent: whether the statement had gone out, so that nobody knows if it ran.
+    """
 
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        return list(self._left)
-
-    def fetchmany(self, size: int) -> list[tuple[Any, ...]]:
-        return list(islice(self._left, size))
-
-
-def _zoned(column: tuple[Any, ...]) -> bool:
-    return "WITH TIME ZONE" in str(column[1])
+    def __init__(self, path: str, *, sent: bool) -> None:
+        super().__init__(f"the session on {path} is gone")
+        self.path = path
+        self.sent = sent
 
 
-def _zoned_rows(connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
-    """Read rows with TIMESTAMPTZ columns by way of Arrow: DuckDB itself would want pytz."""
+def outcome_of(raw: duckdb.DuckDBPyConnection) -> tuple[Description, int, bool]:
+    """
+    Read what was just run: its columns or None, its row count or -1.
+
+    The third value says whether a column has a time zone: DuckDB would want
+    pytz to read it, so its rows go by `zoned_rows`.
+    """
+    described = raw.description
+    if described is None:
+        return None, -1, False
+    counted = raw.rowcount
+    if counted >= 0:
+        raw.fetchall()
+        return None, counted, False
+    columns = [(column[0], str(column[1]), *column[2:]) for column in described]
+    return columns, -1, any("WITH TIME ZONE" in column[1] for column in columns)
+
+
+def zoned_rows(raw: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    """Read the open result by way of Arrow; what has a zone is told in UTC."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "makes an extra copy": it does
-        table = connection.to_arrow_table()
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        table = raw.to_arrow_table()
+    columns = [column.to_pylist() for column in table.columns]
+    return [tuple(map(_in_utc, row)) for row in zip(*columns, strict=True)]
+
+
+def _in_utc(value: Any) -> Any:
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        return value.astimezone(datetime.UTC)
+    return value
+
+
+_WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|ANALYZE|CALL|COPY)\b", re.IGNORECASE)
+_READS = re.compile(
+    r"[\s(]*(SELECT|WITH|FROM|VALUES|SHOW|DESCRIBE|SUMMARIZE|EXPLAIN)\b", re.IGNORECASE
+)
+
+
+def only_reads(sql: str) -> bool:
+    """Say whether running `sql` twice does no more than running it once."""
+    if not _READS.match(sql):
+        return False
+    head = sql.lstrip(" (\n\t")[:6].upper()
+    return head == "SELECT" or not _WRITES.search(sql)

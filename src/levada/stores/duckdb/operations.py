@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import re
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Context, Decimal
 from typing import Any
@@ -16,6 +15,8 @@ from django.db.models.constants import OnConflict
 from django.db.models.expressions import Col
 from django.utils import timezone
 from django.utils.functional import cached_property
+
+from .parameters import literal
 
 _DOUBLE = Context(prec=15)
 """A double tells 15 decimal digits for certain."""
@@ -389,31 +390,6 @@ class DatabaseOperations(BaseDatabaseOperations):
     def _sequence(self, sequence: dict[str, Any]) -> str:
         name = sequence.get("name") or self.sequence_name(sequence["table"], sequence["column"])
         return literal(self.quote_name(name))
-
-
-def literal(value: Any) -> str:
-    """Write a value as SQL."""
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool):
-        return "TRUE" if value else "FALSE"
-    if isinstance(value, (int, float, Decimal)):
-        return str(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return "'{}'::BLOB".format("".join(f"\\x{byte:02X}" for byte in bytes(value)))
-    if isinstance(value, datetime.datetime):
-        kind = "TIMESTAMP" if value.tzinfo is None else "TIMESTAMPTZ"
-        return f"{kind} '{value.isoformat(sep=' ')}'"
-    if isinstance(value, datetime.date):
-        return f"DATE '{value.isoformat()}'"
-    if isinstance(value, datetime.time):
-        return f"TIME '{value.isoformat()}'"
-    if isinstance(value, datetime.timedelta):
-        micros = (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
-        return f"to_microseconds({micros})"
-    if isinstance(value, uuid.UUID):
-        return f"'{value}'::UUID"
-    return "'{}'".format(str(value).replace("'", "''"))
 
 
 def _part(lookup_type: str, sql: str) -> str:

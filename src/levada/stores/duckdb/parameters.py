@@ -36,7 +36,7 @@ def to_duckdb(sql: str, params: Any, zone: datetime.tzinfo) -> tuple[str, Any]:
     params: None leaves `sql` as it is, percent signs included; a sequence is
     for `%s`, a mapping for `%(name)s`. zone: of the timestamps in the
     database, into which aware datetimes are turned.
-    Raises IndexError-like ValueError where the numbers differ.
+    Raises ValueError where the numbers differ.
     """
     if params is None:
         return sql, None
@@ -68,6 +68,31 @@ def adapt(value: Any, zone: datetime.tzinfo) -> Any:
     if isinstance(value, (memoryview, bytearray)):
         return bytes(value)
     return value
+
+
+def literal(value: Any) -> str:
+    """Write a value as SQL."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, (int, float, decimal.Decimal)):
+        return str(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return "'{}'::BLOB".format("".join(f"\\x{byte:02X}" for byte in bytes(value)))
+    if isinstance(value, datetime.datetime):
+        kind = "TIMESTAMP" if value.tzinfo is None else "TIMESTAMPTZ"
+        return f"{kind} '{value.isoformat(sep=' ')}'"
+    if isinstance(value, datetime.date):
+        return f"DATE '{value.isoformat()}'"
+    if isinstance(value, datetime.time):
+        return f"TIME '{value.isoformat()}'"
+    if isinstance(value, datetime.timedelta):
+        micros = (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
+        return f"to_microseconds({micros})"
+    if isinstance(value, uuid.UUID):
+        return f"'{value}'::UUID"
+    return "'{}'".format(str(value).replace("'", "''"))
 
 
 def _share(values: Sequence[Any]) -> tuple[tuple[int, ...], list[Any]]:

@@ -19,7 +19,7 @@ from django.db.backends.ddl_references import Statement
 from django.db.models import CheckConstraint
 
 from ...conf import replicated_in
-from .operations import literal
+from .parameters import literal
 from .shape import Column, Constraint, Shape, read_shape
 
 AUTO_FIELDS = frozenset(("AutoField", "BigAutoField", "SmallAutoField"))
