@@ -74,6 +74,7 @@ class EconomicEvent(models.Model):
                 fields=["date", "country", "event_name"],
                 condition=Q(time__isnull=True),
                 name="economic_event_once_untimed",
+                violation_error_message="This event already exists.",
             ),
         ]
 

@@ -141,10 +141,7 @@ def test_one_event_exists_once_with_and_without_a_clock_time(clock):
 
 def test_a_seed_draws_the_same_events_again_and_another_seed_draws_others():
     def drawn(seed):
-        return [
-            (key_of(each), each.actual, each.forecast, each.previous)
-            for each in islice(synthetic.synthetic_events(seed), 5_000)
-        ]
+        return list(islice(synthetic.synthetic_rows(seed), 5_000))
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
@@ -152,25 +149,38 @@ def test_a_seed_draws_the_same_events_again_and_another_seed_draws_others():
 
 def test_the_first_synthetic_event_of_seed_1_is_always_this_one():
     """Random numbers of one seed are the same in every Python: a demo can be compared."""
-    first = next(synthetic.synthetic_events(1))
-    assert (str(first), first.actual, first.previous) == (
-        "2026-10-30 AU Initial Jobless Claims",
-        Decimal("210.61"),
-        Decimal("212.70"),
+    assert next(synthetic.synthetic_rows(1)) == (
+        "2026-10-30",
+        "08:30:00",
+        "Initial Jobless Claims",
+        "AU",
+        3,
+        "210.61",
+        "213.60",
+        "212.70",
+        "thousand",
+        "",
+        "released",
+        "release",
+        "synthetic",
     )
 
 
 def test_synthetic_events_have_keys_of_their_own_and_say_what_they_are():
-    seen = list(islice(synthetic.synthetic_events(1), 60_000))
-    assert len({key_of(each) for each in seen}) == len(seen)
+    seen = list(islice(synthetic.synthetic_rows(1), 60_000))
+    assert len({row_key(each) for each in seen}) == len(seen)
     assert {each.source for each in seen} == {"synthetic"}
     assert len({each.country for each in seen}) == 48
+
+
+def row_key(row):
+    return (row.date, row.time, row.country, row.event_name)
 
 
 def test_a_synthetic_release_knows_the_figure_of_the_one_before_it():
     seen = [
         each
-        for each in islice(synthetic.synthetic_events(1), 40_000)
+        for each in islice(synthetic.synthetic_rows(1), 40_000)
         if (each.country, each.event_name) == ("PT", "CPI")
     ]
     assert len(seen) > 2
@@ -187,8 +197,17 @@ def test_adding_synthetic_events_goes_on_where_it_stopped(monkeypatch):
     assert heard == [100, 200, 250]
     assert synthetic.add_synthetic_events(400) == 150
     assert synthetic.add_synthetic_events(400) == 0
-    wanted = [key_of(each) for each in islice(synthetic.synthetic_events(1), 400)]
-    assert [key_of(each) for each in EconomicEvent.objects.order_by("pk")] == wanted
+    wanted = list(islice(synthetic.synthetic_rows(1), 400))
+    saved = EconomicEvent.objects.order_by("pk")
+    assert [tuple(map(str, key_of(each))) for each in saved] == [
+        tuple(map(str, row_key(each))) for each in wanted
+    ]
+    assert [each.actual for each in saved] == [Decimal(each.actual) for each in wanted]
+
+
+def test_a_synthetic_row_fills_every_column_of_the_table_but_its_key():
+    columns = {field.column for field in EconomicEvent._meta.concrete_fields}
+    assert columns - set(synthetic.SyntheticRow._fields) == {"id"}
 
 
 @pytest.mark.parametrize("rows", [-1, 2_000_001])

@@ -82,6 +82,7 @@ class Migration(migrations.Migration):
                         condition=models.Q(("time__isnull", True)),
                         fields=("date", "country", "event_name"),
                         name="economic_event_once_untimed",
+                        violation_error_message="This event already exists.",
                     ),
                 ],
             },
