@@ -81,6 +81,16 @@ class Project:
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
+    def open_python(self, code):
+        """Start `code` in a process where Django is set up, with pipes to talk to it."""
+        return subprocess.Popen(
+            [sys.executable, "-c", SETUP + code],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
     def keep(self, *options):
         keeper = KeeperProcess(self, options)
         self.keepers.append(keeper)

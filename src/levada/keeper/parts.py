@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from django.db import connections
+
 from .. import conf
 from ..conf import settings
 from ..contracts import Log
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, StoreBusy
 from .locks import PartLock
 from .supervisor import PartSpec, Runner
 
@@ -126,11 +128,30 @@ def _applier(alias: str) -> Iterator[Runner]:
     from ..outbox.sources import open_source
     from ..stores import open_store
 
+    _own(alias)
     source = open_source(settings.SOURCE)
     try:
         yield Applier(open_store(alias), open_log(), source)
     finally:
         source.close()
+
+
+def _own(alias: str) -> None:
+    """
+    Have this process open the store's file, if it is one.
+
+    Batches need not cross a socket then, and the web workers that come and go
+    leave the file where it is. Applying works through another owner as well.
+    """
+    place = getattr(connections[alias], "place", None)
+    if place is None:
+        return
+    from ..stores.duckdb.ownership import take_over
+
+    try:
+        take_over(place)
+    except StoreBusy as error:
+        logger.info("applied through another process for now: %s", error)
 
 
 @contextmanager

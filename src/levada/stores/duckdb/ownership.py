@@ -122,6 +122,7 @@ def take_over(place: Place, grace_s: float = 10.0) -> None:
         return
     finally:
         session.close()
+    _sign(lock)
     with _guard:
         _open(place, lock)
 
@@ -268,9 +269,14 @@ def _lock(path: str) -> int | None:
     except BlockingIOError:
         os.close(lock)
         return None
+    _sign(lock)
+    return lock
+
+
+def _sign(lock: int) -> None:
+    """Write into the lock's file whose it is."""
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
-    return lock
 
 
 def _held(place: Place) -> StoreBusy:
