@@ -25,6 +25,7 @@ class Project:
         self.path = path
         self.source_url = self._create_database() if SOURCE_URL else ""
         self.keepers = []
+        self.started = []
 
     def _create_database(self):
         import psycopg
@@ -91,14 +92,27 @@ class Project:
             text=True,
         )
 
-    def keep(self, *options):
-        keeper = KeeperProcess(self, options)
+    def start(self, *arguments, fault=""):
+        """Start `python arguments` armed with `fault`; it ends with the project at the latest."""
+        started = subprocess.Popen(
+            [sys.executable, *arguments],
+            env={**self.environment, "LEVADA_FAULT": fault},
+            stdout=subprocess.DEVNULL,
+        )
+        self.started.append(started)
+        return started
+
+    def keep(self, *options, fault=""):
+        keeper = KeeperProcess(self, options, fault)
         self.keepers.append(keeper)
         return keeper
 
     def close(self):
         for keeper in self.keepers:
             keeper.kill()
+        for process in self.started:
+            process.kill()
+            process.wait()
         if self.source_url:
             import psycopg
 
@@ -110,12 +124,12 @@ class Project:
 class KeeperProcess:
     """`manage.py levada run` with JSON log lines in a file and a health port of its own."""
 
-    def __init__(self, project, options=()):
+    def __init__(self, project, options=(), fault=""):
         self.lines_path = project.path / f"keeper-{uuid.uuid4().hex[:6]}.log"
         with self.lines_path.open("w") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", MANAGE, "levada", "run", "--health-port", "0", *options],
-                env=project.environment,
+                env={**project.environment, "LEVADA_FAULT": fault},
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
@@ -151,6 +165,12 @@ class KeeperProcess:
             lambda: self.metric(sample) == value,
             message=f"{sample} did not become {value}:\n{self.get('/metrics')}\n{self.said()}",
         )
+
+    def wait_until_applied(self, alias="analytics"):
+        """Wait until the outbox is empty and the store has all that the log holds."""
+        # In this order: what leaves the outbox first is in the log, and the store behind it.
+        self.wait_for_metric('levada_outbox_rows{source="default"}', 0)
+        self.wait_for_metric(f'levada_store_lag_records{{store="{alias}"}}', 0)
 
     def stop(self, number=signal.SIGTERM):
         """Send the signal and return the exit status."""
