@@ -12,7 +12,7 @@ from tests.demo import start_demo
 
 from .conftest import SCREENSHOTS
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.sqlite]
 
 PICTURE = Path(__file__).parents[2] / "docs" / "img" / "channel.png"
 PHONE = {"width": 390, "height": 844}
