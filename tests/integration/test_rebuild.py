@@ -94,6 +94,23 @@ def test_a_table_without_triggers_is_refused_by_name(channel):
         row.save(force_insert=True)
 
 
+def test_a_table_altered_behind_django_is_named_and_the_store_left(channel):
+    """The triggers still say the old columns; only `migrate` can tell them the new ones."""
+    seat(1)
+    channel.drain()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT spec FROM levada_table WHERE label = 'shop.Seat'")
+        (spec,) = cursor.fetchone()
+        wrong = spec.replace('"taken"', '"gone"')
+        cursor.execute("UPDATE levada_table SET spec = %s WHERE label = 'shop.Seat'", [wrong])
+    try:
+        with pytest.raises(ConfigurationError, match=r"shop\.Seat.*gone.*migrate"):
+            channel.rebuild()
+        assert channel.rows(SEATS) == [(1,)]
+    finally:
+        ReplicatedTable.objects.filter(label="shop.Seat").update(spec=spec)
+
+
 def test_a_reader_in_a_transaction_keeps_the_tables_it_began_with(channel):
     seat(1)
     channel.drain()

@@ -67,7 +67,7 @@ from levada.stores.duckdb.store import DuckDBStore
 from levada.tables import TableSpec
 
 from . import dead_letters
-from .shapes import check_labels, shapes_in, wanted_labels
+from .shapes import check_labels, driver_error, shapes_in, wanted_labels
 from .snapshot import TableReader, Unreadable, open_reader
 
 Progress = Callable[[str, int, int], None]
@@ -179,7 +179,8 @@ class Rebuild:
         with self.source.snapshot() as snapshot:
             specs = self._shapes(snapshot)
             for spec in specs.values():
-                self._load(snapshot, spec)
+                with self._naming_columns(spec):
+                    self._load(snapshot, spec)
             shown = snapshot.position
         faults.point("rebuild.after_load")
         at = self._replay(specs, start, shown)
@@ -197,6 +198,17 @@ class Rebuild:
         return {label: shapes[label] for label in sorted(self.labels)}
 
     # Load.
+
+    @contextmanager
+    def _naming_columns(self, spec: TableSpec) -> Iterator[None]:
+        """Say what it means when the source refuses to read the spec's columns."""
+        try:
+            yield
+        except driver_error(self.source.alias) as error:
+            raise ConfigurationError(
+                f"{spec.label} cannot be read by the columns its triggers were made for "
+                f"({str(error).splitlines()[0]}). Was the table altered? Run: manage.py migrate"
+            ) from error
 
     def _load(self, snapshot: SourceSnapshot, spec: TableSpec) -> None:
         reader = open_reader(snapshot, spec)
@@ -244,12 +256,11 @@ class Rebuild:
                     return at
             if enough is not None and at.offset >= enough.offset:
                 return at
-            self.log.wait(at, WAIT_S)
         raise AssertionError("unreachable")
 
     def _coverage(self, shown: SourcePosition) -> Iterator[Position | None]:
         """Yield None until the log holds everything `shown`, from then on a position after it."""
-        moved_at, seen = time.monotonic(), self.log.end(CHANGES)
+        moved_at, seen = time.monotonic(), self.log.cursor(self.source.alias)
         enough: Position | None = None
         while True:
             # First the cursor, then the log's end: then the end is behind the cursor.
@@ -257,10 +268,11 @@ class Rebuild:
             if enough is None and self.source.covers(cursor, shown):
                 enough = self.log.end(CHANGES)
             yield enough
-            self.pump()
-            end = self.log.end(CHANGES)
-            if end != seen:
-                moved_at, seen = time.monotonic(), end
+            if not self.pump():
+                self.log.wait(self.log.end(CHANGES), WAIT_S)
+            if enough is not None or cursor != seen:
+                # Also in the middle of a large transaction, where the end stands still.
+                moved_at, seen = time.monotonic(), cursor
             elif time.monotonic() - moved_at > STILL_S:
                 raise Timeout(
                     f"The log has stood still for {STILL_S:.0f} s, and {self.store.alias} cannot "

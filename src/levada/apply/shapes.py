@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 
 from levada.conf import replicated_in
 from levada.contracts import Source, SourceSnapshot
@@ -44,3 +44,9 @@ def fingerprints(source: Source) -> dict[str, str]:
         return dict(ReplicatedTable.objects.using(source.alias).values_list("label", "fingerprint"))
     except DatabaseError:
         return {}
+
+
+def driver_error(alias: str) -> type[Exception]:
+    """Return what the database's driver raises, in connections that are not Django's."""
+    error: type[Exception] = connections[alias].Database.Error  # type: ignore[attr-defined]
+    return error

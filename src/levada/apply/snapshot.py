@@ -130,7 +130,8 @@ class SQLiteReader(TableReader):
         yield from self.snapshot.chunks(f"{sql} WHERE {same}", values)
 
     def _expression(self, column: ColumnSpec) -> str:
-        name = _quote(column.name)
+        # With the table's name: SQLite takes an unknown "name" alone for a text.
+        name = f"{_quote(self.spec.table)}.{_quote(column.name)}"
         if column.kind == "binary":
             return f"CASE WHEN {name} IS NOT NULL THEN hex({name}) END"
         # The plus sign changes nothing, but an expression has no declared

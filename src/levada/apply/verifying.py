@@ -38,7 +38,7 @@ from levada.stores.duckdb.table_changes import TableChanges, changes_of
 from levada.tables import TableSpec
 
 from .rebuilding import Progress, _open_log, _open_source, _silent
-from .shapes import check_labels, shapes_in, wanted_labels
+from .shapes import check_labels, driver_error, shapes_in, wanted_labels
 from .snapshot import TableReader, Unreadable, open_reader
 
 WAIT_S = 0.02
@@ -168,6 +168,11 @@ class _Verify:
             self._run()
         except (LogError, StoreError, SourceUnavailable, Timeout) as error:
             self.undecided.append(str(error))
+        except driver_error(self.source.alias) as error:
+            self.undecided.append(
+                f"{self.source.alias} cannot be read by the columns its triggers were made for "
+                f"({str(error).splitlines()[0]}). Was a table altered? Run: manage.py migrate"
+            )
         return Verification(
             self.store.alias,
             self.position,
