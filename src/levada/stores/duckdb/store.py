@@ -202,6 +202,7 @@ class DuckDBStore:
             generation = self._refresh()
             try:
                 changes = self._changes(batch, skip)
+                faults.point("apply.before_transaction")
                 with self._naming(expected, changes.values()), self.transaction():
                     self._check_shapes(self._move(expected, batch.end), generation)
                     for each in changes.values():
