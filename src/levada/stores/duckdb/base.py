@@ -54,12 +54,13 @@ class DjangoCursor(Cursor):
     def __init__(self, connection: Connection, zone: datetime.tzinfo) -> None:
         super().__init__(connection)
         self._zone = zone
+        self.last_sql: str | None = None
         self.tables: dict[str, Any] | None = None
         """Arrow tables for the next statement: Django's wrapper has no argument for them."""
 
     def execute(self, sql: str, params: Any = None, *, arrow: Any = None) -> DjangoCursor:
         """Run one statement; without `params` a percent sign is only a percent sign."""
-        tables, self.tables = self.tables, None
+        tables, self.tables, self.last_sql = self.tables, None, sql
         sql, params = to_duckdb(sql, params, self._zone)
         super().execute(sql, params, arrow=arrow or tables)
         return self

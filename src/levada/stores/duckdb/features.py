@@ -87,6 +87,7 @@ class DatabaseFeatures(BaseDatabaseFeatures):
     supports_stored_generated_columns = False
     supports_virtual_generated_columns = True
     can_rename_index = False
+    can_alter_table_drop_column = False
     can_introspect_check_constraints = False
     can_clone_databases = False
     introspected_field_types = {

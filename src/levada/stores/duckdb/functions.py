@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import NotSupportedError
-from django.db.models import aggregates, functions
+from django.db.models import IntegerField, aggregates, expressions, functions
 from django.db.models.fields import json as jsonfield
+from django.db.models.fields import tuple_lookups
+from django.db.models.sql import Query
 
 SQL = tuple[str, Sequence[Any]]
 
@@ -51,6 +53,43 @@ def _aggregate(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL
         compiler, connection, **{"template": template, **context}
     )  # `filter` and `order by` keep their place in the template
     return f"to_microseconds(CAST({sql} AS BIGINT))", params
+
+
+def _duration(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Multiply and divide a duration by its microseconds; DuckDB divides no INTERVAL."""
+    if self.connector not in ("*", "/"):
+        return self.as_sql(compiler, connection)
+    sides, params = [], []
+    for side in (self.lhs, self.rhs):
+        sql, values = compiler.compile(side)
+        is_duration = side.output_field.get_internal_type() == "DurationField"
+        sides.append(f"epoch_us({sql})" if is_duration else f"CAST({sql} AS DOUBLE)")
+        params += values
+    return f"to_microseconds(CAST({f' {self.connector} '.join(sides)} AS BIGINT))", params
+
+
+def _cast(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Cast, cutting text to its length; DuckDB's VARCHAR(n) takes any."""
+    sql, params = self.as_sql(compiler, connection, **context)
+    field = self.output_field
+    if field.get_internal_type() == "CharField" and field.max_length is not None:
+        return f"left({sql}, {int(field.max_length)})", params
+    return sql, params
+
+
+def _pad(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Pad to a length, of which DuckDB wants an INTEGER."""
+    clone = self.copy()
+    text, length, fill = self.get_source_expressions()
+    clone.set_source_expressions([text, functions.Cast(length, IntegerField()), fill])
+    return clone.as_sql(compiler, connection, **context)
+
+
+def _tuple_exact(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Compare several columns with a subquery's by IN: DuckDB's `=` wants one column."""
+    if isinstance(self.rhs, Query):
+        return tuple_lookups.TupleIn(self.lhs, self.rhs).as_sql(compiler, connection)
+    return self.as_sql(compiler, connection)
 
 
 def _json_object(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
@@ -127,15 +166,64 @@ def _key_is_null(self: Any, compiler: Any, connection: Any, **context: Any) -> S
 
 
 def _contains(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """
+    Write PostgreSQL's `@>`: objects key by key, arrays element by element.
+
+    DuckDB's json_contains finds its right side at any depth; it is used only
+    where the right side is not known before the query runs.
+    """
     lhs, lhs_params = self.process_lhs(compiler, connection)
     rhs, rhs_params = self.process_rhs(compiler, connection)
-    return f"json_contains({lhs}, CAST({rhs} AS JSON))", (*lhs_params, *rhs_params)
+    if not self.rhs_is_direct_value():
+        return f"json_contains({lhs}, CAST({rhs} AS JSON))", (*lhs_params, *rhs_params)
+    document = f"CAST({lhs} AS JSON)"
+    sql, params = _holds(document, list(lhs_params), json.loads(rhs_params[0]), scalars=True)
+    return sql, params
+
+
+def _holds(
+    document: str, document_params: list[Any], value: Any, *, scalars: bool = False, depth: int = 0
+) -> tuple[str, list[Any]]:
+    """Return the condition that the JSON `document` contains `value`; scalars: also in an array."""
+    if isinstance(value, dict):
+        parts, params = [f"json_type({document}) = 'OBJECT'"], [*document_params]
+        for key, each in value.items():
+            inner = f"json_extract({document}, %s)"
+            sql, values = _holds(
+                inner, [*document_params, json_path([key], last_is_key=True)], each
+            )
+            parts.append(sql)
+            params += values
+        return f"({' AND '.join(parts)})", params
+    if isinstance(value, list):
+        parts, params = [f"json_type({document}) = 'ARRAY'"], [*document_params]
+        for each in value:
+            item = f"x{depth}"
+            # DuckDB makes a JSON null SQL's when it makes a list of an array.
+            present = f"coalesce({item}, CAST('null' AS JSON))"
+            sql, values = _holds(present, [], each, depth=depth + 1)
+            elements = f"TRY_CAST({document} AS JSON[])"
+            parts.append(f"len(list_filter({elements}, lambda {item}: {sql})) > 0")
+            params += [*document_params, *values]
+        return f"({' AND '.join(parts)})", params
+    text = json.dumps(value)
+    equal = f"{_normal(document)} = {_normal('%s')}"
+    if not scalars:
+        return f"coalesce({equal}, FALSE)", [*document_params, text]
+    sql, params = _holds(document, document_params, [value])
+    return f"(coalesce({equal}, FALSE) OR {sql})", [*document_params, text, *params]
 
 
 def _contained_by(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Look whether the right side contains the left, of the same type and with all its keys."""
     lhs, lhs_params = self.process_lhs(compiler, connection)
     rhs, rhs_params = self.process_rhs(compiler, connection)
-    return f"json_contains(CAST({rhs} AS JSON), {lhs})", (*rhs_params, *lhs_params)
+    whole = f"CAST({rhs} AS JSON)"
+    held = f"json_contains({whole}, {lhs})"
+    alike = f"json_type({whole}) IN ('ARRAY', json_type({lhs}))"
+    keys = f"coalesce(list_has_all(json_keys({whole}), json_keys({lhs})), TRUE)"
+    pairs = [*rhs_params, *lhs_params]
+    return f"({held} AND {alike} AND {keys})", [*pairs, *pairs, *pairs]
 
 
 def _normal(sql: str) -> str:
@@ -167,6 +255,18 @@ def _key_in(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
     return twin.as_sql(compiler, connection)
 
 
+def _order_by(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Order JSON values as numbers where they are numbers, by their text otherwise."""
+    expression = self.expression
+    if isinstance(expression, jsonfield.KeyTransform) and not isinstance(
+        expression, jsonfield.KeyTextTransform
+    ):
+        order = "%(expression)s %(ordering)s"
+        template = f"TRY_CAST({order.replace(' %(ordering)s', '')} AS DOUBLE) %(ordering)s, {order}"
+        return self.as_sql(compiler, connection, template=template)
+    return self.as_sql(compiler, connection)
+
+
 def _key_compares(operator: str) -> Callable[..., SQL]:
     """Return `<`, `>` … on a key: as text if the other side is a string, as number otherwise."""
 
@@ -194,6 +294,12 @@ _METHODS: dict[type, Callable[..., SQL]] = {
     functions.JSONObject: _json_object,
     functions.StrIndex: _template(function="STRPOS"),
     functions.Ord: _template(function="ORD"),
+    functions.Cast: _cast,
+    functions.LPad: _pad,
+    functions.RPad: _pad,
+    expressions.DurationExpression: _duration,
+    expressions.OrderBy: _order_by,
+    tuple_lookups.TupleExact: _tuple_exact,
     functions.Random: _template(function="RANDOM"),
     aggregates.Sum: _aggregate,
     aggregates.Avg: _aggregate,

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _FORCED_S = 10.0
 """How long interrupted statements may take to notice."""
 
+_COMPLETE = getattr(duckdb.DuckDBPyConnection, "complete", None)
+"""Runs an open result to its end without reading it; DuckDB has it since 2.0."""
+
 
 class Instance:
     """A DuckDB database opened by this process. `path` is absolute, or begins with `:memory:`."""
@@ -191,10 +194,9 @@ class LocalSession:
     ) -> tuple[Description, int]:
         """See `Session.run`."""
         with self._statement():
+            self._let_go()
             if begin:
                 self._begin()
-            self.reading = False
-            self._rows = self.raw
             if arrow:
                 return self._run_with(arrow, sql, params)
             self.raw.execute(sql, params)
@@ -218,6 +220,7 @@ class LocalSession:
     def arrow(self, sql: str, params: Any, *, begin: bool) -> pyarrow.Table:
         """See `Session.arrow`."""
         with self._statement():
+            self._let_go()
             if begin:
                 self._begin()
             return self.raw.sql(sql, params=params).to_arrow_table()
@@ -228,6 +231,7 @@ class LocalSession:
     ) -> Iterator[pyarrow.RecordBatchReader]:
         """Run one query and offer its rows as they come."""
         with self._statement():
+            self._let_go()
             if begin:
                 self._begin()
             reader = self.raw.sql(sql, params=params).to_arrow_reader(batch_rows)
@@ -244,7 +248,8 @@ class LocalSession:
     def commit(self) -> None:
         """Commit the transaction."""
         with self._statement():
-            self.in_transaction = self.reading = False
+            self._let_go()
+            self.in_transaction = False
             self.raw.commit()
 
     def rollback(self) -> None:
@@ -289,6 +294,13 @@ class LocalSession:
         with suppress(duckdb.Error):
             self._rows = _Rows(self._rows.fetchall())
         self.reading = False
+
+    def _let_go(self) -> None:
+        """Run a result nobody reads on to its end, as DuckDB asks before other work."""
+        if self.reading and self._rows is self.raw:
+            self.raw.fetchall() if _COMPLETE is None else _COMPLETE(self.raw)
+        self.reading = False
+        self._rows = self.raw
 
     def _begin(self) -> None:
         self.raw.begin()

@@ -11,6 +11,9 @@ from django.db.backends.base.introspection import BaseDatabaseIntrospection
 from django.db.backends.base.introspection import FieldInfo as BaseFieldInfo
 from django.db.backends.base.introspection import TableInfo as BaseTableInfo
 from django.db.models import Index
+from django.db.utils import ProgrammingError
+
+from .parameters import unquoted
 
 FieldInfo = namedtuple("FieldInfo", (*BaseFieldInfo._fields, "is_autofield", "comment"))
 
@@ -107,8 +110,10 @@ class DatabaseIntrospection(BaseDatabaseIntrospection):
         return [TableInfo(*row) for row in cursor.fetchall()]
 
     def get_table_description(self, cursor: Any, table_name: str) -> list[Any]:
-        """Return a `FieldInfo` for each column, [] for a table that does not exist."""
+        """Return a `FieldInfo` for each column. Raises ProgrammingError without the table."""
         rows = _rows(cursor, COLUMNS, table_name)
+        if not rows:
+            raise ProgrammingError(f"Table with name {table_name} does not exist!")
         return [_field_info(*row[:5]) for row in rows]
 
     def get_sequences(
@@ -153,11 +158,11 @@ class DatabaseIntrospection(BaseDatabaseIntrospection):
             }
         names = {row[0] for row in _rows(cursor, COLUMNS, table_name)}
         for name, unique, expressions, sql in _rows(cursor, INDEXES, table_name):
-            columns = index_columns(expressions)
-            plain = [column for column in columns if column in names]
+            covered = index_columns(expressions)
+            columns = [column if column in names else None for column in covered]
             found[name] = {
-                "columns": plain if len(plain) == len(columns) else [],
-                "orders": ["ASC"] * len(columns) if len(plain) == len(columns) else [],
+                "columns": columns if any(columns) else [],
+                "orders": ["ASC"] * len(columns) if any(columns) else [],
                 "primary_key": False,
                 "unique": bool(unique),
                 "foreign_key": None,
@@ -187,18 +192,11 @@ def index_columns(expressions: str) -> list[str]:
             continue
         depth += (letter == "(") - (letter == ")")
         current += letter
-    return [_unquoted(part) for part in (*parts, current) if part.strip()]
-
-
-def _unquoted(part: str) -> str:
-    part = part.strip().strip("'")
-    if part.startswith('"') and part.endswith('"'):
-        return part[1:-1].replace('""', '"')
-    return part
+    return [unquoted(part.strip().strip("'")) for part in (*parts, current) if part.strip()]
 
 
 def _rows(cursor: Any, sql: str, table_name: str) -> list[tuple[Any, ...]]:
-    cursor.execute(sql.replace("?", "%s"), [table_name])
+    cursor.execute(sql.replace("?", "%s"), [unquoted(table_name)])
     return cursor.fetchall()
 
 

@@ -9,31 +9,30 @@ from decimal import Context, Decimal
 from typing import Any
 
 from django.conf import settings
-from django.db import NotSupportedError
+from django.db import DataError
 from django.db.backends.base.operations import BaseDatabaseOperations
 from django.db.models.constants import OnConflict
 from django.db.models.expressions import Col
 from django.utils import timezone
-from django.utils.functional import cached_property
 
-from .parameters import literal
+from .parameters import literal, unquoted
 
 _DOUBLE = Context(prec=15)
 """A double tells 15 decimal digits for certain."""
 
 _PARTS = {
-    "year": "year({})",
-    "iso_year": "isoyear({})",
-    "quarter": "quarter({})",
-    "month": "month({})",
-    "week": "week({})",
-    "day": "day({})",
-    "week_day": "(dayofweek({}) + 1)",
-    "iso_week_day": "isodow({})",
-    "hour": "hour({})",
-    "minute": "minute({})",
-    "second": "second({})",
-    "microsecond": "(microsecond({}) %% 1000000)",
+    "year": "extract(year FROM {})",
+    "iso_year": "extract(isoyear FROM {})",
+    "quarter": "extract(quarter FROM {})",
+    "month": "extract(month FROM {})",
+    "week": "extract(week FROM {})",
+    "day": "extract(day FROM {})",
+    "week_day": "(extract(dow FROM {}) + 1)",
+    "iso_week_day": "extract(isodow FROM {})",
+    "hour": "extract(hour FROM {})",
+    "minute": "extract(minute FROM {})",
+    "second": "extract(second FROM {})",
+    "microsecond": "(extract(microsecond FROM {}) %% 1000000)",
 }
 """Django's name of a date's part to the expression that extracts it."""
 
@@ -47,7 +46,7 @@ _PATTERN_LOOKUPS = frozenset(
         *("endswith", "iendswith", "regex", "iregex"),
     )
 )
-_OFFSET = re.compile(r"^(?:.*?)([+-])(\d\d):(\d\d)(?::(\d\d))?$")
+_OFFSET = re.compile(r"^(?:UTC)?([+-])(\d\d)(?::?(\d\d))?(?::?(\d\d))?$")
 
 
 class DatabaseOperations(BaseDatabaseOperations):
@@ -86,7 +85,8 @@ class DatabaseOperations(BaseDatabaseOperations):
         return
 
     def last_executed_query(self, cursor: Any, sql: str, params: Any) -> str:
-        """Return the statement with its parameters written in, for a person to read."""
+        """Return the statement as it was run, its parameters written in, for a person to read."""
+        sql = getattr(cursor, "last_sql", None) or sql
         if not params:
             return sql
         if isinstance(params, dict):
@@ -213,26 +213,12 @@ class DatabaseOperations(BaseDatabaseOperations):
         converters = super().get_db_converters(expression)
         internal_type = expression.output_field.get_internal_type()
         if internal_type == "DateTimeField" and settings.USE_TZ:
-            converters.append(self._aware)
+            converters.append(_aware_in(self.connection.timezone))
         elif not isinstance(expression, Col):
             converter = _COMPUTED.get(internal_type)
             if converter is not None:
                 converters.append(converter)
         return converters
-
-    @cached_property
-    def _aware(self) -> Callable[..., Any]:
-        zone = self.connection.timezone
-
-        def aware(value: Any, expression: Any, connection: Any) -> Any:
-            # A raw expression or a truncation may already have a zone.
-            if type(value) is datetime.datetime and value.tzinfo is None:
-                return value.replace(tzinfo=zone)
-            if type(value) is datetime.date:
-                return datetime.datetime(value.year, value.month, value.day, tzinfo=zone)
-            return value
-
-        return aware
 
     # Lookups and expressions.
 
@@ -254,15 +240,12 @@ class DatabaseOperations(BaseDatabaseOperations):
             return "POWER({})".format(", ".join(sub_expressions))
         if connector == "#":
             return "xor({})".format(", ".join(sub_expressions))
-        if connector in ("<<", ">>"):
+        if connector == "<<":  # DuckDB shifts no negative number to the left
             left, right = sub_expressions
-            return f"(CAST({left} AS BIGINT) {connector} CAST({right} AS INTEGER))"
-        return super().combine_expression(connector, sub_expressions)
-
-    def combine_duration_expression(self, connector: str, sub_expressions: Sequence[str]) -> str:
-        """Join a date or time and a duration. Raises NotSupportedError."""
-        if connector not in ("+", "-", "*", "/"):
-            raise NotSupportedError(f"Invalid connector for timedelta: {connector}.")
+            return f"({left} * (CAST(1 AS BIGINT) << CAST({right} AS INTEGER)))"
+        if connector == ">>":
+            left, right = sub_expressions
+            return f"(CAST({left} AS BIGINT) >> CAST({right} AS INTEGER))"
         return super().combine_expression(connector, sub_expressions)
 
     def distinct_sql(
@@ -294,10 +277,12 @@ class DatabaseOperations(BaseDatabaseOperations):
         return "VALUES {}".format(", ".join(f"({', '.join(row)})" for row in placeholder_rows))
 
     def returning_columns(self, fields: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
-        """Return the RETURNING clause; DuckDB takes no table name there."""
+        """Return the RETURNING clause."""
         if not fields:
             return "", ()
-        return "RETURNING " + ", ".join(self.quote_name(field.column) for field in fields), ()
+        quote = self.quote_name
+        columns = (f"{quote(each.model._meta.db_table)}.{quote(each.column)}" for each in fields)
+        return "RETURNING " + ", ".join(columns), ()
 
     return_insert_columns = returning_columns  # its name up to Django 5.2
 
@@ -326,10 +311,6 @@ class DatabaseOperations(BaseDatabaseOperations):
             return f"ON CONFLICT ({target}) DO UPDATE SET {changes}"
         return ""
 
-    def integer_field_range(self, internal_type: str) -> tuple[int | None, int | None]:
-        """Return the smallest and largest value of an integer column."""
-        return super().integer_field_range(internal_type)
-
     # Flushing and sequences.
 
     def sql_flush(
@@ -347,13 +328,13 @@ class DatabaseOperations(BaseDatabaseOperations):
             for table in tables
         ]
         if reset_sequences:
-            wanted = set(tables)
+            wanted = set(map(unquoted, tables))
             statements += self.sequence_reset_by_name_sql(
                 style,
                 [
                     each
                     for each in self.connection.introspection.sequence_list()
-                    if each["table"] in wanted
+                    if unquoted(each["table"]) in wanted
                 ],
             )
         return statements
@@ -385,7 +366,7 @@ class DatabaseOperations(BaseDatabaseOperations):
 
     def sequence_name(self, table: str, column: str) -> str:
         """Return the name of the sequence behind an automatic key."""
-        return f"{table}_{column}_seq"
+        return f"{unquoted(table)}_{unquoted(column)}_seq"
 
     def _sequence(self, sequence: dict[str, Any]) -> str:
         name = sequence.get("name") or self.sequence_name(sequence["table"], sequence["column"])
@@ -401,8 +382,22 @@ def _part(lookup_type: str, sql: str) -> str:
 
 def _truncated(kind: str, sql: str) -> str:
     if kind not in _TRUNCATIONS:
-        raise ValueError(f"Invalid lookup type: {kind!r}")
+        raise DataError(f"Invalid lookup type: {kind!r}")
     return f"date_trunc('{kind}', {sql})"
+
+
+def _aware_in(zone: datetime.tzinfo) -> Callable[..., Any]:
+    """Return a converter that gives naive datetimes the connection's zone."""
+
+    def aware(value: Any, expression: Any, connection: Any) -> Any:
+        # A raw expression or a truncation may already have a zone.
+        if type(value) is datetime.datetime and value.tzinfo is None:
+            return value.replace(tzinfo=zone)
+        if type(value) is datetime.date:
+            return datetime.datetime(value.year, value.month, value.day, tzinfo=zone)
+        return value
+
+    return aware
 
 
 def _to_decimal(value: Any, expression: Any, connection: Any) -> Any:

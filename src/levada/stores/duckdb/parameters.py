@@ -95,6 +95,13 @@ def literal(value: Any) -> str:
     return "'{}'".format(str(value).replace("'", "''"))
 
 
+def unquoted(name: str) -> str:
+    """Return a name as the catalog has it: Django lets a db_table be given with its quotes."""
+    if len(name) > 1 and name.startswith('"') and name.endswith('"'):
+        return name[1:-1].replace('""', '"')
+    return name
+
+
 def _share(values: Sequence[Any]) -> tuple[tuple[int, ...], list[Any]]:
     """Number equal values of one type alike."""
     seen: dict[Any, int] = {}

@@ -19,7 +19,7 @@ from django.db.backends.ddl_references import Statement
 from django.db.models import CheckConstraint
 
 from ...conf import replicated_in
-from .parameters import literal
+from .parameters import literal, unquoted
 from .shape import Column, Constraint, Shape, read_shape
 
 AUTO_FIELDS = frozenset(("AutoField", "BigAutoField", "SmallAutoField"))
@@ -129,6 +129,8 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
         strict: bool = False,
     ) -> None:
         """Change a column by making the table anew, and those that refer to a key's type."""
+        if self._looks_alike(model, old_field, new_field):
+            return
         shape = self._altered(self._shape(model), model, old_field, new_field)
         self._remake(shape, {new_field.column: self._converted(old_field, new_field)})
         if old_field.column != new_field.column:
@@ -142,6 +144,14 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
             self.execute(self._create_index_sql(model, fields=[new_field]))
         if old_type != new_type and new_field.unique:
             self._retype_references(old_field, new_field)
+
+    def _looks_alike(self, model: Any, old_field: Any, new_field: Any) -> bool:
+        """Say whether both fields make the same column, as when only a default changed."""
+        return (
+            self._described(model, old_field) == self._described(model, new_field)
+            and old_field.db_comment == new_field.db_comment
+            and self._indexed(model, old_field) == self._indexed(model, new_field)
+        )
 
     def _altered(self, shape: Shape, model: Any, old_field: Any, new_field: Any) -> Shape:
         """Return the shape with `old_field` replaced by `new_field`."""
@@ -158,11 +168,14 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
         )
         if old_field.primary_key and not new_field.primary_key:
             shape = shape.without_constraints(lambda each: each.kind == "PRIMARY KEY")
-        if self._indexed(model, old_field) and not self._indexed(model, new_field):
-            kept = {index.name for index in model._meta.indexes}
-            shape = shape.without_indexes(
-                lambda each: _only(each.columns, old) and not each.unique and each.name not in kept
-            )
+        kept = {each.name for each in (*model._meta.indexes, *model._meta.constraints)}
+        going = {
+            False: self._indexed(model, old_field) and not self._indexed(model, new_field),
+            True: old_field.unique and not new_field.unique,
+        }
+        shape = shape.without_indexes(
+            lambda each: _only(each.columns, old) and going[each.unique] and each.name not in kept
+        )
         shape = shape.with_column(old, replace(column, name=new_field.column))
         if old != new_field.column:
             shape = shape.renamed(old, new_field.column)
@@ -236,7 +249,7 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
     def _remake(self, shape: Shape, values: dict[str, str]) -> None:
         """Make the table anew in `shape`; `values` is SQL for columns that are not just copied."""
         quote, old = self.quote_name, shape.table
-        new = f"levada_new_{old}"
+        new = f"levada_new_{unquoted(old)}"
         copied = [column.name for column in shape.columns if not column.generated]
         columns = ", ".join(map(quote, copied))
         selected = ", ".join(values.get(name, quote(name)) for name in copied)
@@ -320,7 +333,7 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
 
     def _as_stored(self, shape: Shape, sql: str) -> str:
         """Return a check as DuckDB would keep it, by letting it keep it for a moment."""
-        probe = f"levada_probe_{shape.table}"
+        probe = f"levada_probe_{unquoted(shape.table)}"
         bare = replace(shape, constraints=(Constraint("CHECK", (), sql),))
         with self.connection.cursor() as cursor:
             cursor.execute(bare.create_sql(probe, self.quote_name), None)
