@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import duckdb
-
 from levada.apply import Applier, rebuild, verify
 from levada.log.memory import MemoryLog
 from levada.outbox.sources import open_source
 from levada.relay import Relay
-from levada.stores.duckdb.connection import Connection, LocalSession
+from levada.stores.duckdb.connection import Connection
+from levada.stores.duckdb.instance import Instance
 from levada.stores.duckdb.store import DuckDBStore
 
 
@@ -16,8 +15,8 @@ class Channel:
     """The store's file is not the one of DATABASES: tests corrupt it as they like."""
 
     def __init__(self, path, log=None):
-        self.path = path
-        self.root = duckdb.connect(str(path))
+        self.instance = Instance(str(path), {}, {})
+        self.root = self.instance.session().raw
         self.log = log or MemoryLog()
         self.source = open_source("default")
         self.relay = Relay(self.source, self.log)
@@ -25,9 +24,7 @@ class Channel:
         self.applier = Applier(self.store, self.log, self.source)
 
     def new_store(self):
-        return DuckDBStore(
-            "analytics", Connection(LocalSession(self.root.cursor(), str(self.path)))
-        )
+        return DuckDBStore("analytics", Connection(self.instance.session))
 
     def relay_all(self):
         while self.relay.step():
@@ -57,4 +54,4 @@ class Channel:
 
     def close(self):
         self.source.close()
-        self.root.close()
+        self.instance.shut()
