@@ -17,7 +17,7 @@ The errors Levada raises, one tree.
     │   └── PositionLost                            retention removed what a reader still needs
     ├── StoreError (DatabaseError)
     │   ├── StoreBusy (OperationalError)            the store did not answer in time
-    │   ├── StoreGone (OperationalError)            the store's owner ended in the middle of the work
+    │   ├── StoreGone (OperationalError)            the owner ended amid the work
     │   ├── StoreUnreadable (OperationalError)      not a DuckDB file, or from a newer version
     │   ├── StoreFull (OperationalError)            no space left where the store writes
     │   ├── PositionMoved                           somebody else applied: this writer is fenced off

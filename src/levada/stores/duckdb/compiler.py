@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC
 from typing import Any
 
 from django.db.models.expressions import DatabaseDefault
@@ -44,7 +45,8 @@ class SQLInsertCompiler(compiler.SQLInsertCompiler, SQLCompiler):
         """Return column names and Arrow table of the objects. Raises Unsuitable."""
         import pyarrow
 
-        names, arrays = [], []
+        names: list[str] = []
+        arrays = []
         for field in self.query.fields:
             values = [self.pre_save_val(field, each) for each in self.query.objs]
             if field.has_db_default() and all(isinstance(v, DatabaseDefault) for v in values):
@@ -53,8 +55,10 @@ class SQLInsertCompiler(compiler.SQLInsertCompiler, SQLCompiler):
                 raise Unsuitable(field.name)
             prepare, connection = field.get_db_prep_save, self.connection
             prepared = [prepare(value, connection=connection) for value in values]
-            names.append(field.column)
-            arrays.append(arrow_column(field.db_type(connection), prepared, connection.timezone))
+            names.append(str(field.column))
+            arrays.append(
+                arrow_column(field.db_type(connection), prepared, connection.timezone or UTC)
+            )
         if not names:
             raise Unsuitable("every column has its default")
         return names, pyarrow.table(dict(zip(names, arrays, strict=True)))

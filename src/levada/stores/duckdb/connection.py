@@ -269,17 +269,21 @@ class Cursor:
         try:
             self._kept = iter(self.connection.session.rows(None))
         except SessionGone as gone:
-            self._kept = _raising(self.connection._lost(gone))
+            self._kept = _Raising(self.connection._lost(gone))
 
     def _check_open(self) -> None:
         if self.closed:
             raise duckdb.ProgrammingError("the cursor is closed")
 
 
-def _raising(error: Exception) -> Iterator[tuple[Any, ...]]:
-    """Raise `error` when the first row is asked for, not before."""
-    raise error
-    yield ()
+class _Raising(Iterator[tuple[Any, ...]]):
+    """Raises `error` when the first row is asked for, not before."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __next__(self) -> tuple[Any, ...]:
+        raise self._error
 
 
 class SessionGone(duckdb.OperationalError):
@@ -302,7 +306,7 @@ def outcome_of(raw: duckdb.DuckDBPyConnection) -> tuple[Description, int, bool]:
     The third value says whether a column has a time zone: DuckDB would want
     pytz to read it, so its rows go by `zoned_rows`.
     """
-    described = raw.description
+    described: Any = raw.description
     if described is None:
         return None, -1, False
     counted = raw.rowcount
@@ -317,7 +321,7 @@ def zoned_rows(raw: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
     """Read the open result by way of Arrow; what has a zone is told in UTC."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "makes an extra copy": it does
-        table = raw.to_arrow_table()
+        table: Any = raw.to_arrow_table()
     columns = [column.to_pylist() for column in table.columns]
     return [tuple(map(_in_utc, row)) for row in zip(*columns, strict=True)]
 

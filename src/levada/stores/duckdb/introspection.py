@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections import namedtuple
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.backends.base.introspection import BaseDatabaseIntrospection
-from django.db.backends.base.introspection import FieldInfo as BaseFieldInfo
-from django.db.backends.base.introspection import TableInfo as BaseTableInfo
 from django.db.models import Index
 from django.db.utils import ProgrammingError
 
 from .parameters import unquoted
 
-FieldInfo = namedtuple("FieldInfo", (*BaseFieldInfo._fields, "is_autofield", "comment"))
 
-TableInfo = namedtuple("TableInfo", (*BaseTableInfo._fields, "comment"))
+class FieldInfo(NamedTuple):
+    """Django's `FieldInfo` with what `inspectdb` asks of the larger databases."""
+
+    name: str
+    type_code: str
+    display_size: int | None
+    internal_size: int | None
+    precision: int | None
+    scale: int | None
+    null_ok: bool
+    default: str | None
+    collation: str | None
+    is_autofield: bool
+    comment: str | None
+
+
+class TableInfo(NamedTuple):
+    """Django's `TableInfo` with the comment. type: t for a table, v for a view."""
+
+    name: str
+    type: str
+    comment: str | None
+
 
 _SEQUENCE = re.compile(r"""^nextval\('(?:[^']*\.)?"?((?:[^'"]|''|"")+)"?'\)$""")
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")

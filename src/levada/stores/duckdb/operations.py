@@ -234,7 +234,7 @@ class DatabaseOperations(BaseDatabaseOperations):
             return "regexp_matches(%s, %s)"
         return "regexp_matches(%s, %s, 'i')"
 
-    def combine_expression(self, connector: str, sub_expressions: Sequence[str]) -> str:
+    def combine_expression(self, connector: str, sub_expressions: list[str]) -> str:
         """Join two expressions by an operator."""
         if connector == "^":
             return "POWER({})".format(", ".join(sub_expressions))

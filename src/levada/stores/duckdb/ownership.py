@@ -160,7 +160,8 @@ def delete_file(alias: str, grace_s: float = 10.0) -> None:
     """Delete the file of the DuckDB database called `alias`; see `delete`."""
     from django.db import connections
 
-    delete(connections[alias].place, grace_s)
+    place: Place = connections[alias].place  # type: ignore[attr-defined]
+    delete(place, grace_s)
 
 
 def release(path: str) -> None:

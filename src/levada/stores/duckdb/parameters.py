@@ -107,6 +107,7 @@ def _share(values: Sequence[Any]) -> tuple[tuple[int, ...], list[Any]]:
     seen: dict[Any, int] = {}
     numbers, kept = [], []
     for value in values:
+        key: tuple[type, Any] | None
         try:
             key = (type(value), str(value) if isinstance(value, decimal.Decimal) else value)
             number = seen.get(key)

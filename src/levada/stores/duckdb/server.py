@@ -98,7 +98,7 @@ class Server:
                 if events.get(descriptor, 0) & (select.POLLRDHUP | select.POLLHUP):
                     client.interrupt()
                 else:
-                    client.wire.heartbeat(lambda client=client: client.working)
+                    client.wire.heartbeat(client.is_working)
             if self._listener.fileno() in events and not self._stopping:
                 self._accept()
 
@@ -144,6 +144,10 @@ class Client(threading.Thread):
             if self._session is not None:
                 self._session.close()
             self.wire.close()
+
+    def is_working(self) -> bool:
+        """Say whether the client waits for an answer."""
+        return self.working
 
     def dismiss(self) -> None:
         """Tell the client that the database is gone; one at work is told by its answer."""

@@ -138,7 +138,7 @@ class Wire:
         """Return the table that the other side sends; an error message instead is returned."""
         import pyarrow
 
-        parts = []
+        parts: list[Any] = []
         while True:
             kind, body = self._receive()
             if kind == _MESSAGE:
