@@ -213,7 +213,7 @@ class DatabaseOperations(BaseDatabaseOperations):
         converters = super().get_db_converters(expression)
         internal_type = expression.output_field.get_internal_type()
         if internal_type == "DateTimeField" and settings.USE_TZ:
-            converters.append(_aware_in(self.connection.timezone))
+            converters.append(_aware_in(self.connection.timezone or datetime.UTC))
         elif not isinstance(expression, Col):
             converter = _COMPUTED.get(internal_type)
             if converter is not None:
