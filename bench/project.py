@@ -147,18 +147,16 @@ def uncaptured() -> contextlib.AbstractContextManager[Any]:
     return without()
 
 
-def load(sales: int) -> None:
-    """Fill the tables with the seeded customers and products and `sales` sales."""
+def load(sales: int, *, alone: bool = False) -> None:
+    """Fill the tables with `sales` seeded sales and, unless `alone`, customers and products."""
     from .models import Customer, Product, Sale
 
     with duckdb.connect() as generator:
         generator.execute(DRAW)
-        for model, sql, params in (
-            (Customer, CUSTOMER_SQL, []),
-            (Product, PRODUCT_SQL, []),
-            (Sale, SALE_SQL, [sales]),
-        ):
-            _insert(model, generator.execute(sql, params))
+        _insert(Sale, generator.execute(SALE_SQL, [sales]))
+        if not alone:
+            _insert(Customer, generator.execute(CUSTOMER_SQL))
+            _insert(Product, generator.execute(PRODUCT_SQL))
 
 
 def _insert(model: Any, rows: duckdb.DuckDBPyConnection) -> None:

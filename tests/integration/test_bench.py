@@ -48,8 +48,10 @@ def test_capture_measures_every_operation_with_and_without(tmp_path):
 
 
 def test_latency_follows_every_change_into_the_replica(tmp_path):
-    figures = run("latency", tmp_path, "--rows", "500", "--seconds", "0")
+    figures = run("latency", tmp_path, "--rows", "500", "--pace", "50", "--seconds", "3")
     assert {"insert", "update", "bare"} == figures["full_load"].keys()
+    assert figures["steady"]["changes"] == 150
+    assert 0 <= figures["steady"]["p50_s"] <= figures["steady"]["p99_s"]
 
 
 def test_queries_answer_the_same_on_both_sides(tmp_path):
