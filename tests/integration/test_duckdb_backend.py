@@ -337,6 +337,34 @@ def test_rows_of_one_query_survive_another_query_in_between(duck):
     assert seen == 5_000
 
 
+def test_a_result_left_half_read_is_no_obstacle(duck):
+    Tag.objects.using("duck").bulk_create([Tag(name=f"t{i}") for i in range(5_000)])
+    duck.connection.execute("SELECT * FROM shop_tag").fetchone()
+    Tag.objects.using("duck").bulk_create([Tag(name=f"u{i}") for i in range(5_000)])
+    assert duck.connection.fetch_arrow("SELECT count(*) AS n FROM shop_tag").to_pylist() == [
+        {"n": 10_000}
+    ]
+
+
+def test_json_contains_looks_at_its_own_level_only(duck):
+    rows = Everything.objects.using("duck")
+    rows.create(data={"a": {"x": 1}, "l": [1, [2], None]})
+    assert rows.filter(data__contains={"a": {"x": 1}}).exists()
+    assert not rows.filter(data__contains={"x": 1}).exists()
+    assert rows.filter(data__l__contains=[[2]]).exists()
+    assert not rows.filter(data__l__contains=[2]).exists()
+    assert rows.filter(data__l__contains=[None, 1]).exists()
+    assert rows.filter(data__l__contains=1).exists()
+
+
+def test_json_values_order_as_numbers(duck):
+    rows = Everything.objects.using("duck")
+    for number in (10, 9, 100):
+        rows.create(data={"n": number})
+    ordered = rows.order_by("data__n").values_list("data__n", flat=True)
+    assert list(ordered) == [9, 10, 100]
+
+
 def test_the_driver_speaks_arrow_both_ways(duck):
     duck.ensure_connection()
     table = pyarrow.table({"id": [7, 8], "name": ["seven", "eight"]})

@@ -9,7 +9,7 @@ from django.utils.functional import cached_property
 class DatabaseFeatures(BaseDatabaseFeatures):
     """Flags of the DuckDB backend."""
 
-    minimum_database_version = (1, 5)
+    minimum_database_version = (2, 0)
 
     # Transactions. DuckDB has no savepoints: leaving an inner atomic block by
     # an exception marks the whole transaction for rollback.

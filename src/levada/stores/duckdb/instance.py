@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 _FORCED_S = 10.0
 """How long interrupted statements may take to notice."""
 
-_COMPLETE = getattr(duckdb.DuckDBPyConnection, "complete", None)
-"""Runs an open result to its end without reading it; DuckDB has it since 2.0."""
-
 
 class Instance:
     """A DuckDB database opened by this process. `path` is absolute, or begins with `:memory:`."""
@@ -298,7 +295,7 @@ class LocalSession:
     def _let_go(self) -> None:
         """Run a result nobody reads on to its end, as DuckDB asks before other work."""
         if self.reading and self._rows is self.raw:
-            self.raw.fetchall() if _COMPLETE is None else _COMPLETE(self.raw)
+            self.raw.complete()
         self.reading = False
         self._rows = self.raw
 

@@ -1,0 +1,221 @@
+"""Migrations' operations on DuckDB: rows, keys, constraints and indexes survive each of them."""
+
+import pytest
+from django.db import IntegrityError, connections, models
+from django.db.models import CheckConstraint, F, Index, Q, UniqueConstraint
+from django.test.utils import CaptureQueriesContext, isolate_apps
+
+from tests.integration.test_duckdb_backend import duck  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.usefixtures("duck")
+
+
+def plant_model():
+    class Plant(models.Model):
+        name = models.CharField(max_length=50, unique=True)
+        height = models.PositiveIntegerField(null=True, db_index=True)
+        note = models.TextField(default="")
+
+        class Meta:
+            app_label = "garden"
+            constraints = [
+                UniqueConstraint(fields=["name", "height"], name="plant_once"),
+                CheckConstraint(condition=Q(height__lt=1000), name="plant_low"),
+            ]
+            indexes = [Index(fields=["note"], name="plant_note")]
+
+        def __str__(self):
+            return self.name
+
+    return Plant
+
+
+@pytest.fixture
+def connection():
+    return connections["duck"]
+
+
+@pytest.fixture
+def plant(connection):
+    """A table with two rows, a unique column, a check, a unique constraint and an index."""
+    with isolate_apps("tests"):
+        model = plant_model()
+        with connection.schema_editor() as editor:
+            editor.create_model(model)
+        model.objects.using("duck").create(name="fern", height=3)
+        model.objects.using("duck").create(name="oak", height=900)
+        yield model
+
+
+def rows(connection, columns="*"):
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {columns} FROM garden_plant ORDER BY id")
+        return cursor.fetchall()
+
+
+def constraints(connection):
+    with connection.cursor() as cursor:
+        return connection.introspection.get_constraints(cursor, "garden_plant")
+
+
+def field(model, name, new):
+    new.set_attributes_from_name(name)
+    new.model = model
+    return new
+
+
+def change(connection, model, name, new, new_name=None):
+    new.set_attributes_from_name(new_name or name)
+    new.model = model
+    with connection.schema_editor() as editor:
+        editor.alter_field(model, model._meta.get_field(name), new, strict=True)
+
+
+def insert_fails(connection, values):
+    with connection.cursor() as cursor, pytest.raises(IntegrityError):
+        cursor.execute(f"INSERT INTO garden_plant (name, height, note) VALUES {values}")
+
+
+def test_what_a_model_declares_is_there(connection, plant):
+    found = constraints(connection)
+    assert found["plant_once"]["unique"]
+    assert found["plant_once"]["columns"] == ["name", "height"]
+    assert found["plant_note"]["index"]
+    insert_fails(connection, "('fern', 4, '')")
+    insert_fails(connection, "('elm', -1, '')")
+    insert_fails(connection, "('elm', 1000, '')")
+
+
+@pytest.mark.parametrize(
+    ("new", "value"),
+    [
+        (models.IntegerField(null=True), None),
+        (models.IntegerField(default=7), 7),
+        (models.CharField(max_length=9, default="it's 5%"), "it's 5%"),
+        (models.IntegerField(db_default=8), 8),
+        (models.BooleanField(null=True, db_index=True), None),
+        (models.BinaryField(default=b"\x00'%"), b"\x00'%"),
+    ],
+)
+def test_an_added_column_holds_its_default(connection, plant, new, value):
+    with connection.schema_editor() as editor:
+        editor.add_field(plant, field(plant, "extra", new))
+    assert rows(connection, "name, extra") == [("fern", value), ("oak", value)]
+    assert {"plant_once", "plant_note"} <= set(constraints(connection))
+    insert_fails(connection, "('fern', 4, '')")
+
+
+def test_an_added_generated_column_computes(connection, plant):
+    double = models.GeneratedField(
+        expression=F("height") * 2, output_field=models.IntegerField(), db_persist=False
+    )
+    with connection.schema_editor() as editor:
+        double.contribute_to_class(plant, "double")
+        editor.add_field(plant, double)
+    assert rows(connection, "double") == [(6,), (1800,)]
+    change(connection, plant, "note", models.TextField(null=True))
+    assert rows(connection, "double") == [(6,), (1800,)]
+
+
+def test_a_removed_column_takes_its_constraints_with_it(connection, plant):
+    with connection.schema_editor() as editor:
+        editor.remove_field(plant, plant._meta.get_field("height"))
+    assert rows(connection) == [(1, "fern", ""), (2, "oak", "")]
+    assert set(constraints(connection)) == {
+        "garden_plant_id_pkey",
+        "garden_plant_name_key",
+        "plant_note",
+    }
+
+
+def test_a_renamed_column_keeps_rows_checks_and_indexes(connection, plant):
+    change(
+        connection, plant, "height", models.PositiveIntegerField(null=True, db_index=True), "tall"
+    )
+    assert rows(connection, "tall") == [(3,), (900,)]
+    assert constraints(connection)["plant_once"]["columns"] == ["name", "tall"]
+    with connection.cursor() as cursor, pytest.raises(IntegrityError):
+        cursor.execute("INSERT INTO garden_plant (name, tall, note) VALUES ('elm', 1000, '')")
+    with connection.cursor() as cursor, pytest.raises(IntegrityError):
+        cursor.execute("INSERT INTO garden_plant (name, tall, note) VALUES ('elm', -1, '')")
+
+
+def test_a_changed_type_converts_the_rows(connection, plant):
+    with connection.schema_editor() as editor:
+        editor.remove_constraint(plant, plant._meta.constraints[1])
+    change(connection, plant, "height", models.CharField(max_length=5, null=True))
+    assert rows(connection, "height") == [("3",), ("900",)]
+    with connection.cursor() as cursor:  # the check that it is positive is gone with its type
+        columns = connection.introspection.get_table_description(cursor, "garden_plant")
+    assert {each.name: each.type_code for each in columns}["height"] == "VARCHAR"
+
+
+def test_nullable_to_required_fills_the_gaps(connection, plant):
+    plant.objects.using("duck").create(name="moss")
+    change(connection, plant, "height", models.PositiveIntegerField(default=1, db_index=True))
+    assert rows(connection, "height") == [(3,), (900,), (1,)]
+    insert_fails(connection, "('elm', NULL, '')")
+
+
+def test_uniqueness_comes_and_goes(connection, plant):
+    change(connection, plant, "name", models.CharField(max_length=50))
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO garden_plant (name, height, note) VALUES ('fern', 4, 'x')")
+        cursor.execute("DELETE FROM garden_plant WHERE height = 4")
+    change(connection, plant, "note", models.TextField(null=True))
+    assert "plant_note" in constraints(connection)
+
+
+def test_checks_are_added_and_removed_by_their_expression(connection, plant):
+    low, high = plant._meta.constraints[1], CheckConstraint(condition=Q(height__gt=2), name="h")
+    with connection.schema_editor() as editor:
+        editor.remove_constraint(plant, low)
+        editor.add_constraint(plant, high)
+    insert_fails(connection, "('elm', 2, '')")
+    plant.objects.using("duck").create(name="redwood", height=1100)
+    with connection.schema_editor() as editor:
+        editor.remove_constraint(plant, high)
+    plant.objects.using("duck").create(name="moss", height=1)
+
+
+def test_a_renamed_table_keeps_everything(connection, plant):
+    with connection.schema_editor() as editor:
+        editor.alter_db_table(plant, "garden_plant", "garden_herb")
+    plant._meta.db_table = "garden_herb"
+    assert plant.objects.using("duck").create(name="moss").pk == 3
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(cursor, "garden_herb")
+    assert {"plant_once", "plant_note"} <= set(found)
+
+
+def test_keys_go_on_where_they_were_after_a_remake(connection, plant):
+    change(connection, plant, "note", models.TextField(null=True))
+    assert plant.objects.using("duck").create(name="moss", note="x").pk == 3
+
+
+def test_a_changed_default_leaves_the_table_alone(connection, plant):
+    with CaptureQueriesContext(connection) as captured:
+        change(connection, plant, "note", models.TextField(default="other"))
+    assert [each["sql"] for each in captured if each["sql"] not in ("BEGIN", "COMMIT")] == []
+
+
+def test_a_failed_migration_leaves_the_table_as_it_was(connection, plant):
+    before = constraints(connection)
+
+    def fail():
+        with connection.schema_editor() as editor:
+            editor.remove_field(plant, plant._meta.get_field("height"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert constraints(connection) == before
+    assert rows(connection, "height") == [(3,), (900,)]
+
+
+def test_deleting_a_model_drops_its_sequence(connection, plant):
+    with connection.schema_editor() as editor:
+        editor.delete_model(plant)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM duckdb_sequences() WHERE sequence_name LIKE 'garden%'")
+        assert cursor.fetchone() == (0,)
