@@ -250,6 +250,34 @@ def test_a_row_that_no_load_can_take_becomes_a_letter_too(channel):
     assert (1, 4) in channel.rows("SELECT id, small FROM shop_everything")
 
 
+@pytest.mark.sqlite
+def test_a_row_that_no_load_can_take_halts_the_rebuild_by_setting(channel, settings):
+    settings.LEVADA = django_settings.LEVADA | {"ON_POISON": "halt"}
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO shop_everything (id, small) VALUES (1, 'many')")
+    with pytest.raises(PoisonRecord, match=r"shop\.Everything.*small.*source"):
+        channel.rebuild()
+    assert channel.store.position() is None
+    assert not DeadLetter.objects.exists()
+
+
+@pytest.mark.postgresql
+def test_a_date_without_end_is_a_letter_from_the_log_and_from_a_snapshot(channel):
+    """PostgreSQL's infinity, which neither Python nor the store's date column has."""
+    Everything.objects.create(pk=1)
+    Everything.objects.create(pk=2)
+    channel.drain()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE shop_everything SET day = 'infinity' WHERE id = 2")
+    channel.drain()
+    assert [letter.key for letter in DeadLetter.objects.all()] == ["[2]"]
+    found = [each for table in channel.verify().tables for each in table.differences]
+    assert [(each.kind, each.key) for each in found] == [("unreadable", {"id": "2"})]
+    channel.rebuild([EVERYTHING])
+    assert channel.rows("SELECT id FROM shop_everything") == [(1,)]
+    assert DeadLetter.objects.count() == 2
+
+
 # Shapes.
 
 

@@ -26,7 +26,14 @@ from django.db import connections
 
 from levada import faults
 from levada.changes import CHANGES, TRUNCATE, Batch, Position, Record
-from levada.errors import ForeignPosition, PoisonRecord, PositionMoved, SchemaDrift, StoreBusy
+from levada.errors import (
+    ForeignPosition,
+    PoisonRecord,
+    PositionMoved,
+    SchemaDrift,
+    StoreBusy,
+    StoreError,
+)
 from levada.tables import TableSpec
 
 from . import decode
@@ -177,7 +184,7 @@ class DuckDBStore:
             yield connection
             connection.commit()
         except BaseException:
-            with suppress(duckdb.Error):
+            with suppress(duckdb.Error, StoreError):
                 connection.rollback()
             raise
 
@@ -356,7 +363,7 @@ class DuckDBStore:
         try:
             yield self.position()
         finally:
-            with suppress(duckdb.Error):
+            with suppress(duckdb.Error, StoreError):
                 connection.rollback()
 
     def comparison(self, changes: TableChanges, poison: Collection[int]) -> Comparison:
