@@ -83,7 +83,7 @@ def trigger_sql(alias: str) -> str:
         return f"-- {alias} has no outbox yet. Run: manage.py migrate --database {alias}\n"
     parts = [
         f"-- Levada captures {len(state.wanted)} tables of {alias!r}. Made by migrate; undone by:\n"
-        f"-- manage.py levada uninstall\n"
+        f"-- manage.py levada uninstall\n{state.vendor.PREAMBLE}"
     ]
     for label, spec in state.specs.items():
         if label not in state.wanted:

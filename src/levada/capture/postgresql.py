@@ -32,6 +32,12 @@ from levada.tables import TableSpec
 
 from .plan import DRIFTED, PREFIX, VERSION, Found, Table, Wanted, literal, quoted
 
+PREAMBLE = """\
+--
+-- Each function runs as its owner, so that a role without rights on the outbox can still write.
+"""
+"""What `levada triggers --sql` says before the first trigger."""
+
 _TABLES = """
 WITH RECURSIVE part (root, oid) AS (
     SELECT c.oid, c.oid

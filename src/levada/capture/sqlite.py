@@ -35,6 +35,13 @@ every client that does not have it; a TEMP trigger that adds the two to each
 outbox row afterwards costs 3.9 µs a row instead of 0.3.
 """
 
+PREAMBLE = """\
+--
+-- printf() and strftime() without arguments are NULL to every client but Django's connections,
+-- which define them as the transaction's number and the context. No statement can fail on them.
+"""
+"""What `levada triggers --sql` says before the first trigger."""
+
 EVENTS = ("insert", "update", "rekey", "delete")
 
 _TABLES = """
