@@ -227,12 +227,16 @@ def run_pytest(folder, code):
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "LEVADA_TEST_DIR": str(folder),
         "LEVADA_TEST_SOURCE": "",
+        # Where Levada is installed its plugin would come a second time, by its entry point.
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
+    plugins = ["-p", "pytest_django.plugin", "-p", "levada.testing.plugin"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "levada.testing.plugin", "-q", "test_it.py"],
+        [sys.executable, "-m", "pytest", *plugins, "-q", "test_it.py"],
         cwd=folder,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
     return done.stdout
