@@ -57,7 +57,7 @@ SETTINGS: dict[str, Setting] = {
             "s",
             "How long the log keeps a record that every consumer group has read.",
         ),
-        Setting("BATCH_ROWS", 10_000, "records", "The most records relayed or applied at once."),
+        Setting("BATCH_ROWS", 20_000, "records", "The most records relayed or applied at once."),
         Setting(
             "POLL_S",
             0.01,

@@ -113,7 +113,7 @@ def write_by_sql(choose: random.Random) -> None:
 def book(choose: random.Random) -> None:
     from tests.shop.models import Book
 
-    made = Book.objects.create(name="Os Lusíadas", isbn=str(choose.random()), price=_money(choose))
+    made = Book.objects.create(name="Os Lusíadas", isbn=_isbn(choose), price=_money(choose))
     if choose.random() < 0.5:
         made.pages = choose.randint(1, 900)
         made.save()
@@ -145,6 +145,10 @@ OPERATIONS: list[Callable[[random.Random], None]] = [
 def _some_keys(model, choose: random.Random, most: int):
     keys = list(model.objects.order_by("pk").values_list("pk", flat=True))
     return choose.sample(keys, min(len(keys), choose.randint(0, most)))
+
+
+def _isbn(choose: random.Random) -> str:
+    return str(choose.randint(978_000_000_000_0, 979_999_999_999_9))
 
 
 def _money(choose: random.Random) -> Decimal:

@@ -22,4 +22,4 @@ def test_changing_the_source_between_reads_needs_no_restart(settings):
     settings.LEVADA = {"BATCH_ROWS": 7}
     assert conf.settings.BATCH_ROWS == 7
     settings.LEVADA = {}
-    assert conf.settings.BATCH_ROWS == 10_000
+    assert conf.settings.BATCH_ROWS == 20_000
