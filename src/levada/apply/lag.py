@@ -34,7 +34,7 @@ def lag(position: Position | None, log: Log, *, now: datetime | None = None) -> 
     records = position.lag(end)
     if not records:
         return Lag(0, 0.0)
-    oldest = log.read(position, 1)
+    oldest = log.read(position, 1, split=True)
     if not oldest:
         return Lag(0, 0.0)
     changed_at = datetime.fromisoformat(oldest.rows[0][CHANGED_AT])

@@ -309,7 +309,7 @@ class Rebuild:
     def _write_letters(self, reasons: dict[int, str]) -> None:
         for offset, reason in reasons.items():
             position = Position(self.log.epoch, CHANGES, offset)
-            record = self.log.read(position, 1)[0]
+            record = self.log.read(position, 1, split=True)[0]
             dead_letters.write(self.store.alias, self.log.epoch, record, reason)
 
     # Swap.

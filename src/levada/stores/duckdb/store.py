@@ -194,15 +194,16 @@ class DuckDBStore:
         self, batch: Batch, *, expected: Position | None, skip: Collection[int] = ()
     ) -> Position:
         """
-        Write `batch` and its end position in one transaction; of several changes to a key the last wins.
+        Write `batch` and its end position in one transaction.
 
+        Of several changes to a key the last wins.
         skip: offsets of records to leave out (their dead letters are written).
         Returns the position now durable; a replayed batch changes nothing.
         Raises, having written nothing: PositionMoved if the store's position
         is not `expected`; SchemaDrift if a record's fingerprint is not its
         table's; PoisonRecord naming every record that cannot be taken;
         StoreBusy on a conflict with another writer.
-        """  # noqa: E501
+        """
         if expected is None:
             self._create_tables()
         while True:
