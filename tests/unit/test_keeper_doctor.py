@@ -15,7 +15,7 @@ from levada.keeper.doctor import NOTE, OK, PROBLEM, Finding
 from levada.keeper.locks import PartLock, held
 from levada.keeper.parts import lock_path
 from levada.log import open_log
-from levada.models import DeadLetter, Outbox, VerifiedTable
+from levada.models import DeadLetter, GroupPosition, Outbox, VerifiedTable
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +168,14 @@ def test_a_group_nobody_runs_is_noted_with_the_way_to_leave_it(log):
     assert finding.todo == "Run: manage.py levada leave gone"
 
 
+def test_a_group_nobody_runs_is_noted_before_it_is_late(log):
+    """It will pin the log from the next record on."""
+    log.commit("gone", log.end(CHANGES))
+    (finding,) = doctor._retention()
+    assert "'gone'" in finding.what
+    assert finding.todo == "Run: manage.py levada leave gone"
+
+
 def test_a_store_that_is_late_beyond_retention_pins_the_log(log, settings):
     log.commit("analytics", Position(log.epoch, CHANGES, 1))
     assert list(doctor._retention()) == []
@@ -276,3 +284,15 @@ def test_what_is_remembered_of_a_table_no_longer_replicated_does_not_count():
     )
     found = last_verified("analytics")
     assert (found.equal, found.differences, found.words) == (True, 0, "verified")
+
+
+@pytest.mark.django_db
+def test_the_status_tells_how_a_groups_next_record_failed(log):
+    """Of another log's position nothing is told: its offset means another record."""
+    for group, epoch in (("mail", log.epoch), ("search", "other")):
+        log.commit(group, Position(log.epoch, CHANGES, 1))
+        GroupPosition.objects.create(
+            group=group, topic=CHANGES, epoch=epoch, offset=1, tries=2, reason="refused"
+        )
+    found = {each.group: (each.tries, each.reason) for each in doctor.read_log().groups}
+    assert found == {"mail": (2, "refused"), "search": (0, "")}

@@ -6,7 +6,7 @@ import pytest
 
 from levada.keeper import words
 from levada.keeper.progress import ProgressBar, bar
-from levada.keeper.status import OutboxStatus, StoreStatus
+from levada.keeper.status import GroupStatus, LogStatus, OutboxStatus, StoreStatus
 from levada.keeper.verified import Verified
 
 from .test_keeper_exposition import AT, status
@@ -50,6 +50,13 @@ def test_the_status_names_rows_lag_dead_letters_and_verification():
     assert "shop.Order" in text
     assert "changes: 40 to 100, 60 records" in text
     assert "relay: nobody" in text
+
+
+def test_a_group_whose_record_fails_says_how():
+    failing = GroupStatus("mail", "orders", 7, 2, tries=3, reason="SMTPError: refused")
+    text = lines(log=LogStatus("log", epoch="e", groups=(failing,)))
+    assert "mail failed 3 times at orders:7\n    SMTPError: refused" in text
+    assert "failed" not in lines()
 
 
 def test_a_difference_is_not_ticked():

@@ -242,15 +242,21 @@ def _retention() -> Iterator[Finding]:
     log = open_log()
     parts = {spec.name.partition(":")[2] for spec in part_specs()}
     for group, positions in log.groups().items():
+        if group not in parts:
+            yield Finding(
+                NOTE,
+                f"The log keeps records for the group {group!r}, which nothing in this project "
+                f"reads any more: neither a store nor a handler has that name.",
+                f"Run: manage.py levada leave {group}",
+            )
+            continue
         late_s = max((log.age_s(position) for position in positions.values()), default=0.0)
-        known = group in parts
-        if late_s > settings.LOG_RETENTION_S or (not known and late_s):
-            whose = "" if known else " and nothing in this project reads it"
+        if late_s > settings.LOG_RETENTION_S:
             yield Finding(
                 NOTE,
                 f"The log keeps records for the group {group!r}, which is {seconds(late_s)} "
-                f"behind{whose}.",
-                "See: manage.py levada status" if known else f"Run: manage.py levada leave {group}",
+                f"behind.",
+                "See: manage.py levada status",
             )
 
 

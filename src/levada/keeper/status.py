@@ -51,12 +51,18 @@ class TopicStatus:
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """One consumer group in one topic, stores included: its offset, and the records it lacks."""
+    """
+    One consumer group in one topic, stores included: its offset, and the records it lacks.
+
+    tries, reason: how often the record at `offset` failed in a handler, and how it did last.
+    """
 
     group: str
     topic: str
     offset: int
     lag_records: int
+    tries: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +186,28 @@ def read_log() -> LogStatus:
             TopicStatus(topic, log.beginning(topic).offset, log.end(topic).offset)
             for topic in log.topics()
         )
+        failed = _failures(log.epoch)
         groups = tuple(
-            GroupStatus(group, topic, at.offset, at.lag(log.end(topic)))
+            GroupStatus(
+                group, topic, at.offset, at.lag(log.end(topic)), *failed.get((group, topic), ())
+            )
             for group, positions in log.groups().items()
             for topic, at in positions.items()
         )
         return LogStatus(place, log.epoch, log.size_bytes(), topics, groups)
     except Exception as error:
         return LogStatus(place, error=_words(error))
+
+
+def _failures(epoch: str) -> dict[tuple[str, str], tuple[int, str]]:
+    """Return the tries and reason of each group and topic whose next record has failed."""
+    from ..outbox.models import GroupPosition
+
+    failed = GroupPosition.objects.using(settings.SOURCE).filter(epoch=epoch, tries__gt=0)
+    try:
+        return {(each.group, each.topic): (each.tries, each.reason) for each in failed}
+    except Exception:
+        return {}  # the outbox of the same database tells why
 
 
 def _store(

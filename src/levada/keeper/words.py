@@ -81,6 +81,10 @@ def _groups(found: Status) -> Iterator[str]:
             for each in found.log.groups
         ],
     )
+    for each in found.log.groups:
+        if each.tries:
+            yield f"{each.group} failed {count(each.tries, 'time')} at {each.topic}:{each.offset}"
+            yield from (f"    {line}" for line in each.reason.splitlines())
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
