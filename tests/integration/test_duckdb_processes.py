@@ -212,11 +212,18 @@ def test_an_ending_owner_writes_its_wal_and_takes_its_socket_away(start, path):
     assert client("owns")
 
 
+def has_stopped(pid):
+    """Say whether every thread has; a signal sent is not yet a signal that has arrived."""
+    states = [task.joinpath("stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return all(state.rpartition(")")[2].split()[0] == "T" for state in states)
+
+
 def test_a_stopped_owner_is_named_with_what_to_do(start):
     owner, client = start(), start(timeout_s=1.5)
     owner("run", "SELECT 1")
     client("run", "SELECT 1")
     owner.kill(signal.SIGSTOP)
+    wait_until(lambda: has_stopped(owner.pid))
     for _ in range(2):  # an open session, then a new one
         with pytest.raises(ChildError) as raised:
             client("run", "SELECT 1")
