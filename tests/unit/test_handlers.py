@@ -122,6 +122,26 @@ def test_a_handler_of_one_model_gets_the_changes_of_that_model_alone(log):
 
 
 @pytest.mark.django_db
+def test_of_a_forgotten_row_a_handler_hears_the_deletion_alone(log):
+    """Its other records have no image left: a handler that reads one would call it poison."""
+    seen = []
+
+    @levada.subscribe("changes:shop.Order", group="mails", retries=1)
+    def copy(change):
+        seen.append((change.op, change.key, change.before if change.op == "d" else change.after))
+
+    for op in "cud":
+        append(log, {"id": 7}, topic="changes", label="shop.Order", op=op)
+    assert log.forget("shop.Order", "1") == 3
+    append(log, {"id": 8}, {"id": 9}, topic="changes", label="shop.Order", op="c")
+    settle(HandlerRunner("mails", log))
+
+    assert seen == [("d", (1,), None), ("c", (1,), {"id": 8}), ("c", (2,), {"id": 9})]
+    assert stored(topic="changes").offset == 5
+    assert not DeadLetter.objects.exists()
+
+
+@pytest.mark.django_db
 def test_handlers_of_one_group_share_a_topic_and_keep_its_order(log):
     seen = []
     levada.subscribe("changes:shop.Order", group="mails", batch=True)(
@@ -162,7 +182,7 @@ def test_portions_end_where_the_next_record_is_anothers():
     a, b = subscription("shop.Order", 2), subscription("shop.Tag", 9)
     labels = ["x", "shop.Order", "x", "shop.Order", "shop.Order", "shop.Tag", "shop.Tag", "x"]
     rows = [
-        Record(n, "changes", label, "c", "[1]", None, None, "", 1, n, "", None)
+        Record(n, "changes", label, "c", "[1]", None, "{}", "", 1, n, "", None)
         for n, label in enumerate(labels)
     ]
     batch = Batch(rows, Position("e", "changes", 0), Position("e", "changes", 8))

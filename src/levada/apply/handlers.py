@@ -27,7 +27,7 @@ from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
 from .. import faults
-from ..changes import Batch, Change, Position, Record
+from ..changes import INSERT, UPDATE, Batch, Change, Position, Record
 from ..conf import settings
 from ..contracts import Log
 from ..errors import ForeignPosition, HandlerFailed, PositionMoved
@@ -64,7 +64,7 @@ def portions(
     batch: Batch, subscriptions: Sequence[Subscription], singly_until: int = 0
 ) -> Iterator[Portion]:
     """
-    Divide `batch` into calls, in order; a record nobody takes is in none.
+    Divide `batch` into calls, in order; a record nobody takes, or one forgotten, is in none.
 
     A call ends where the next record is for another handler, at the handler's
     `batch_rows`, and after each record below the offset `singly_until`.
@@ -73,7 +73,7 @@ def portions(
     taker: Subscription | None = None
     for record in batch:
         wanted = next((each for each in subscriptions if each.takes(record.label)), None)
-        if wanted is None:
+        if wanted is None or is_forgotten(record):
             continue
         if taker and (wanted is not taker or _is_full(taken, taker, singly_until)):
             yield _portion(batch, taker, taken)
@@ -82,6 +82,16 @@ def portions(
         taken.append(record)
     if taker:
         yield _portion(batch, taker, taken)
+
+
+def is_forgotten(record: Record) -> bool:
+    """
+    Say whether `forget` took the row out of an insert or update.
+
+    Its deletion follows in the log, so there is nothing to tell a handler. The
+    deletion itself is told, with `before` None: its key is enough to act on.
+    """
+    return record.after is None and record.op in (INSERT, UPDATE)
 
 
 def _is_full(taken: Sequence[Record], taker: Subscription, singly_until: int) -> bool:
