@@ -1,15 +1,15 @@
 # Needs only make and Python >= 3.11 with pip and venv. `make` lists what there is.
 
-# make test VENV=.venv-6.0 DJANGO=6.0 PYTHON=python3.12   another version beside the usual one
-VENV ?= .venv
+# make test DJANGO=6.0 PYTHON=python3.12   another version beside the usual one, in .venv-6.0
+VENV ?= .venv$(addprefix -,$(DJANGO))
 export PYTHON
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports check build bench pin clean
+.PHONY: help demo test django-suite lint format types imports check build bench pin clean
 
 help:  ## List the targets
-	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/.levada-%: pyproject.toml constraints.txt scripts/make_venv.py
 	@python=$$(scripts/find-python) && "$$python" scripts/make_venv.py $(VENV) $* $(if $(DJANGO),--django $(DJANGO))
@@ -19,6 +19,9 @@ demo: $(VENV)/.levada-demo  ## Run the demo; options: make demo ARGS="--rows 500
 
 test: $(VENV)/.levada-dev  ## Run the tests, with SQLite and with PostgreSQL; ARGS go to pytest
 	@$(RUN) scripts/run_tests.py $(ARGS)
+
+django-suite: $(VENV)/.levada-dev  ## Run Django's own tests on DuckDB; APPS="queries lookup" for some
+	@$(RUN) -m tests.django_suite $(APPS) $(ARGS)
 
 check: lint imports types  ## Everything that reads the code without running it
 

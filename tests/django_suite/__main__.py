@@ -1,0 +1,102 @@
+"""
+Run Django's own test suite on the DuckDB backend.
+
+    python -m tests.django_suite                     all apps of the installed Django
+    python -m tests.django_suite queries lookup      some, or single tests by their dotted name
+    python -m tests.django_suite --subset            a broad choice that takes minutes
+
+Exit status: 0 without an unexplained failure, 1 with one. Expected failures
+and skips stand in `features.py`, each under its cause.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from . import report, running, source
+from .results import AppResult
+
+SUBSET = (
+    "aggregation", "annotations", "async", "backends", "basic", "bulk_create",
+    "constraints", "custom_lookups", "datatypes", "datetimes", "db_functions", "delete",
+    "distinct_on_fields", "expressions", "expressions_case", "expressions_window", "fixtures",
+    "force_insert_update", "generic_relations", "get_or_create", "indexes", "inspectdb",
+    "introspection", "lookup", "m2m_through", "migrations", "model_fields", "model_inheritance",
+    "ordering", "prefetch_related", "queries", "raw_query", "schema", "select_related",
+    "timezones", "transactions", "update", "validation",
+)  # fmt: skip
+"""The apps CI runs on every change: each kind of statement the ORM writes."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the apps, print and write what came out; returns the exit status."""
+    options = parse(arguments)
+    django = source.installed()
+    folder = source.find(django, options.source)
+    options.logs.mkdir(parents=True, exist_ok=True)
+    labels = choose(options, source.test_apps(folder))
+    plan = running.Plan(folder, options.logs, options.limit, options.jobs, options.processes)
+    results: list[AppResult] = []
+    for result in running.run_apps(plan, labels):
+        print(report.line(result), flush=True)
+        results.append(result)
+    results.sort(key=lambda each: each.app)
+    versions = {
+        "Django": django,
+        "DuckDB": version("duckdb"),
+        "Python": platform.python_version(),
+    }
+    out = {} if options.apps or options.subset else source.OUT
+    print(report.summary(results, versions))
+    for path, write in ((options.json, report.as_json), (options.markdown, report.as_markdown)):
+        if path is not None:
+            path.write_text(write(results, versions, out), encoding="utf-8")
+    return 1 if any(each.count("failed") for each in results) else 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.django_suite", description="Run Django's tests on DuckDB."
+    )
+    parser.add_argument("apps", nargs="*", metavar="APP", help="test apps or dotted test names")
+    parser.add_argument("--subset", action="store_true", help="run CI's choice of apps")
+    parser.add_argument("--source", type=Path, metavar="FOLDER", help="Django's unpacked release")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every outcome as JSON")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table of the docs")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", default=source.CACHE / "logs",
+                        help="where the output of each app goes")  # fmt: skip
+    parser.add_argument("--limit", type=float, metavar="SECONDS", default=900.0,
+                        help="how long one app may take (900)")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1,
+                        help="how many apps run at once (one a core)")  # fmt: skip
+    parser.add_argument("--processes", type=int, default=1,
+                        help="how many processes one app's tests run in (1)")  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def choose(options: argparse.Namespace, there: Sequence[str]) -> dict[str, list[str]]:
+    """Return the labels to run by their app. Raises SystemExit for an app that is not there."""
+    wanted = [name.strip("/") for name in options.apps]
+    if not wanted:
+        wanted = [app for app in (SUBSET if options.subset else there) if app not in source.OUT]
+    labels: dict[str, list[str]] = {}
+    for label in wanted:
+        labels.setdefault(label.split(".")[0], []).append(label)
+    missing = sorted(set(labels) - set(there))
+    if missing:
+        sys.exit(f"Django {source.installed()} has no test app {', '.join(missing)}.")
+    for app in labels:
+        if app in source.OUT:
+            sys.exit(f"{app} is left out: {source.OUT[app]}.")
+    return labels
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

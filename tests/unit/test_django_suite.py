@@ -1,0 +1,152 @@
+"""The runner of Django's own suite: what it counts, and that nothing it marks is made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from django.db import ConnectionHandler
+
+from tests.django_suite import __main__ as command
+from tests.django_suite import report, running, source
+from tests.django_suite.results import AppResult, read_record
+
+RUNTESTS = """
+import json, os, sys, time
+record = open(os.environ["LEVADA_SUITE_RECORD"], "a")
+def write(**event):
+    record.write(json.dumps(event) + "\\n"); record.flush()
+write(event="start", test="app.tests.T.test_a")
+write(event="outcome", test="app.tests.T.test_a", outcome="passed")
+write(event="start", test="app.tests.T.test_b")
+{}
+"""
+
+
+def events(*each):
+    return [json.dumps(event) for event in each]
+
+
+def outcome(test, what, reason=""):
+    return {"event": "outcome", "test": test, "outcome": what, "reason": reason}
+
+
+def release(folder: Path, version: str = "9.8", end: str = "") -> Path:
+    """Make a folder that looks like Django's source release, with one app."""
+    root = folder / f"django-{version}"
+    (root / "tests" / "app").mkdir(parents=True)
+    (root / "tests" / "app" / "__init__.py").touch()
+    (root / "tests" / "runtests.py").write_text(RUNTESTS.format(end))
+    (root / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nVersion: {version}\n")
+    return root
+
+
+def plan(folder: Path, **extra) -> running.Plan:
+    return running.Plan(**{"logs": folder, "limit_s": 60, "jobs": 1, "processes": 1, **extra})
+
+
+def test_a_test_with_one_failing_subtest_counts_once_as_failed():
+    result = read_record(
+        "app",
+        events(
+            outcome("app.T.a", "failed", "first"),
+            outcome("app.T.a", "failed", "second"),
+            outcome("app.T.a", "passed"),
+            outcome("app.T.b", "skipped", "no feature"),
+            outcome("app.T.c", "expected"),
+            {"event": "done"},
+        ),
+        None,
+    )
+    assert report.numbers(result) == (2, 0, 1, 1, 1)
+    assert result.of("failed") == {"app.T.a": "first"}
+
+
+def test_a_process_that_hangs_fails_the_test_under_way(tmp_path):
+    folder = release(tmp_path, end="time.sleep(600)")
+    result = running.run_app(plan(tmp_path, source=folder, limit_s=2), "app", ["app"])
+    assert result.of("passed").keys() == {"app.tests.T.test_a"}
+    assert result.of("failed") == {"app.tests.T.test_b": "The process ran out of its 2 s."}
+    assert "most recent call first" in (tmp_path / "app.log").read_text()
+
+
+def test_a_process_that_dies_fails_the_test_under_way(tmp_path):
+    folder = release(tmp_path, end="os.kill(os.getpid(), 9)")
+    result = running.run_app(plan(tmp_path, source=folder), "app", ["app"])
+    assert result.of("failed") == {"app.tests.T.test_b": "The process ended with status -9."}
+
+
+def test_a_process_that_fails_after_its_tests_fails_the_app(tmp_path):
+    end = "write(event='done'); print('no database'); sys.exit(3)"
+    result = running.run_app(plan(tmp_path, source=release(tmp_path, end=end)), "app", ["app"])
+    ((name, reason),) = result.of("failed").items()
+    assert name == "app"
+    assert "status 3" in reason
+    assert "no database" in reason
+
+
+def test_the_release_of_another_version_is_refused(tmp_path):
+    folder = release(tmp_path)
+    assert source.find("9.8", folder) == folder
+    with pytest.raises(SystemExit, match=r"not the source release of the installed Django 9\.9"):
+        source.find("9.9", folder)
+
+
+def test_an_archive_in_the_cache_is_unpacked_and_not_fetched_again(tmp_path, monkeypatch):
+    with tarfile.open(tmp_path / "django-9.8.tar.gz", "w:gz") as archive:
+        archive.add(release(tmp_path / "made"), arcname="django-9.8")
+    monkeypatch.setattr(source.subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
+    assert source.test_apps(source.find("9.8", None, tmp_path)) == ["app"]
+
+
+def test_the_table_has_every_app_and_the_reasons_for_skips():
+    result = AppResult("queries")
+    result.add("queries.a", "passed")
+    result.add("queries.b", "skipped", "Database has\n feature(s) a|b")
+    text = report.as_markdown([result], {"Django": "9.8"}, {"gis_tests": "no space"})
+    assert "| queries | 1 | 1 | 0 | 0 | 1 |" in text
+    assert "| **all** | 1 | 1 | 0 | 0 | 1 |" in text
+    assert "| Database has feature(s) a\\|b | 1 |" in text
+    assert "gis_tests | left out: no space" in text
+
+
+def test_an_app_that_is_not_there_or_left_out_is_refused():
+    with pytest.raises(SystemExit, match="no test app nonsense"):
+        command.choose(command.parse(["nonsense.tests"]), ["queries"])
+    with pytest.raises(SystemExit, match="spatial"):
+        command.choose(command.parse(["gis_tests"]), ["gis_tests"])
+
+
+@pytest.fixture
+def django_source():
+    """Return the source of the installed Django; skips where it is not at hand."""
+    folder = os.environ.get("LEVADA_DJANGO_SOURCE")
+    there = source.CACHE / f"django-{source.installed()}"
+    if folder is None and not there.exists():
+        pytest.skip("Django's source is not here: make django-suite fetches it")
+    return source.find(source.installed(), Path(folder) if folder else None)
+
+
+def test_the_subset_names_apps_of_the_release(django_source):
+    assert set(command.SUBSET) <= set(source.test_apps(django_source))
+
+
+def test_the_marks_in_features_name_tests_of_the_release(django_source):
+    databases = {"default": {"ENGINE": "levada.stores.duckdb", "NAME": ":memory:"}}
+    features = ConnectionHandler(databases)["default"].features
+    marked = set(features.django_test_expected_failures).union(*features.django_test_skips.values())
+    assert [name for name in sorted(marked) if not source.defines(django_source, name)] == []
+
+
+def test_a_mark_that_names_no_test_is_found(django_source):
+    assert source.defines(django_source, "queries.tests.Queries1Tests.test_ticket1050")
+    assert not source.defines(django_source, "queries.tests.Queries1Tests.test_no_such_test")
+
+
+def test_a_result_is_recorded_by_the_real_suite(django_source, tmp_path):
+    made = plan(tmp_path, source=django_source)
+    result = running.run_app(made, "basic", ["basic.tests.ModelTest.test_hash"])
+    assert result.outcomes == {"basic.tests.ModelTest.test_hash": "passed"}
