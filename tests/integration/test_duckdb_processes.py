@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import hashlib
 import os
 import signal
 import socket
@@ -55,6 +56,13 @@ def test_rows_and_arrow_travel_between_processes(start):
     for each in (owner, client):
         assert each("arrow", 200_000) == [19999900000, 200_000, "é"]
         assert each("stream", 100_000) == 100_000
+
+
+def test_sha512_which_duckdb_lacks_is_computed_for_owner_and_client(start):
+    owner, client = start(), start()
+    expected = [[hashlib.sha512(text.encode()).hexdigest()] for text in ("", "é")] + [[None]]
+    for each in (owner, client):
+        assert each("run", "SELECT sha512(x) FROM (VALUES (''), ('é'), (NULL)) t (x)") == expected
 
 
 def test_plain_values_come_back_from_the_owner_as_they_went(start, path):

@@ -100,6 +100,13 @@ class DatabaseFeatures(BaseDatabaseFeatures):
         "PositiveSmallIntegerField": "SmallIntegerField",
     }
 
+    supports_uuid4_function = True
+    supports_uuid4_function_in_default = True
+    supports_uuid7_function = True
+    # `(a, b) < (SELECT …)` is refused: DuckDB wants one column of such a subquery.
+    supports_tuple_comparison_against_subquery = False
+
+    insert_test_table_with_defaults = "INSERT INTO {} DEFAULT VALUES"
     test_now_utc_template = "CAST(NOW() AT TIME ZONE 'UTC' AS TIMESTAMP)"
 
     @cached_property

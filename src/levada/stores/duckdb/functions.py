@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db import NotSupportedError
 from django.db.models import IntegerField, aggregates, expressions, functions, lookups
 from django.db.models.fields import json as jsonfield
 from django.db.models.fields import tuple_lookups
@@ -20,13 +19,6 @@ def register() -> None:
     """Give Django's expressions their `as_duckdb`, once; subclasses that have one keep it."""
     for expression, method in _METHODS.items():
         expression.as_duckdb = method
-
-
-def _refuse(name: str) -> Callable[..., SQL]:
-    def as_duckdb(self: Any, compiler: Any, connection: Any, **extra: Any) -> SQL:
-        raise NotSupportedError(f"DuckDB has no function {name}.")
-
-    return as_duckdb
 
 
 def _template(**extra: str) -> Callable[..., SQL]:
@@ -336,9 +328,6 @@ def _key_compares(operator: str) -> Callable[..., SQL]:
 
 _METHODS: dict[type, Callable[..., SQL]] = {
     functions.Now: _now,
-    functions.SHA224: _refuse("SHA224"),
-    functions.SHA384: _refuse("SHA384"),
-    functions.SHA512: _refuse("SHA512"),
     functions.JSONObject: _json_object,
     functions.StrIndex: _template(function="STRPOS"),
     functions.Ord: _template(function="ORD"),

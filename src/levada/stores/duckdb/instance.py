@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from ...errors import StoreBusy
+from . import digests
 from .connection import Description, SessionGone, outcome_of, zoned_rows
 from .failures import named
 from .parameters import literal
@@ -45,6 +46,7 @@ class Instance:
             self._root = duckdb.connect(name, config=dict(config))
             for setting, value in settings.items():
                 self._root.execute(f"SET GLOBAL {setting} = {literal(value)}")
+            digests.register(self._root)
 
     def session(self) -> LocalSession:
         """Open a session. Raises SessionGone when the instance has been closed."""
