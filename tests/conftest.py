@@ -65,25 +65,3 @@ def chromium() -> str:
         services.missing("no Chromium was found")
     assert path is not None
     return path
-
-
-def _is_transactional(request: pytest.FixtureRequest) -> bool:
-    marker = request.node.get_closest_marker("django_db")
-    marked = marker is not None and marker.kwargs.get("transaction", False)
-    return marked or "transactional_db" in request.fixturenames
-
-
-@pytest.fixture(autouse=True)
-def _outbox_without_the_flush(request: pytest.FixtureRequest) -> None:
-    """
-    Empty the outbox before a transactional test.
-
-    Such a test ends by emptying every table, and the triggers capture that as
-    what it is: a deletion of every row, waiting for the next test's relay.
-    Tests without a database get none: a browser's event loop would refuse it.
-    """
-    if _is_transactional(request):
-        request.getfixturevalue("_django_db_helper")
-        from levada.models import Outbox
-
-        Outbox.objects.all().delete()

@@ -6,6 +6,7 @@ DBA sees. Modules, along the way a change takes:
 
     context     who is acting: an actor and a request id for every change made inside
     session     what each Django connection to the source carries: DDL watch, number, context
+    flushing    what `manage.py flush` leaves alone
     sqlite      the triggers of one table on SQLite
     postgresql  the function and triggers of one table on PostgreSQL
     installer   compares what should be there with what is, and changes the difference

@@ -28,6 +28,7 @@ from levada.errors import ConfigurationError
 
 from . import installer, sqlite
 from .context import current_context
+from .flushing import spare_own_tables
 
 _DDL = re.compile(r"\b(?:alter|create|drop)\s+(?:\w+\s+){0,2}?table\b", re.IGNORECASE)
 _HEADS = frozenset(("ALT", "CRE", "DRO", "alt", "cre", "dro", "Alt", "Cre", "Dro"))
@@ -48,6 +49,7 @@ def watch(connection: Any) -> None:
     kind = kinds.get(connection.vendor)
     if kind is None:
         return
+    spare_own_tables(connection)
     for wrapper in connection.execute_wrappers:
         if isinstance(wrapper, Watch):
             wrapper.connected()

@@ -232,6 +232,7 @@ def _inside(alias: str, outbox: OutboxStatus, log: LogStatus, *, counts: bool) -
     from ..stores import open_store
 
     never = {
+        "verified": None,  # of rows that are gone, if it was filled once
         "lag_records": outbox.rows + log.end(CHANGES),
         "error": f"Never filled. Run: manage.py levada run, or: manage.py levada rebuild {alias}",
     }

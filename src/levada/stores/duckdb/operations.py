@@ -9,12 +9,14 @@ from decimal import Context, Decimal
 from typing import Any
 
 from django.conf import settings
+from django.core.management.base import CommandError
 from django.db import DataError
 from django.db.backends.base.operations import BaseDatabaseOperations
 from django.db.models.constants import OnConflict
 from django.db.models.expressions import Col
 from django.utils import timezone
 
+from ...tables import TableSpec
 from .parameters import literal, unquoted
 
 _DOUBLE = Context(prec=15)
@@ -321,8 +323,12 @@ class DatabaseOperations(BaseDatabaseOperations):
         reset_sequences: bool = False,
         allow_cascade: bool = False,
     ) -> list[str]:
-        """Return the statements that empty `tables`."""
-        statements = [
+        """
+        Return the statements that empty `tables`; a replica is then one that was never filled.
+
+        Raises CommandError where the database holds nothing but replicas.
+        """
+        statements = self._forget_replica(tables) + [
             f"{style.SQL_KEYWORD('DELETE')} {style.SQL_KEYWORD('FROM')} "
             f"{style.SQL_FIELD(self.quote_name(table))};"
             for table in tables
@@ -334,10 +340,34 @@ class DatabaseOperations(BaseDatabaseOperations):
                 [
                     each
                     for each in self.connection.introspection.sequence_list()
-                    if unquoted(each["table"]) in wanted
+                    # None: the many-to-many table of a replica, which has no sequence.
+                    if each["column"] and unquoted(each["table"]) in wanted
                 ],
             )
         return statements
+
+    def _forget_replica(self, tables: Iterable[str]) -> list[str]:
+        """
+        Return what drops the position of a replica whose tables are emptied; the keeper refills it.
+
+        It comes first: an applier that commits meanwhile then conflicts with
+        the flush, and one of them fails and tries again.
+        """
+        if "levada_held" not in self.connection.introspection.table_names():
+            return []
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT spec FROM levada_held")
+            held = {TableSpec.from_json(spec).table for (spec,) in cursor.fetchall()}
+        emptied = set(map(unquoted, tables))
+        if not held & emptied:
+            return []
+        if emptied <= held:
+            # Nor was such a database migrated, which Django takes for granted after a flush.
+            raise CommandError(
+                f"{self.connection.alias!r} holds nothing but replicas, whose rows the source "
+                f"keeps. To build them again: manage.py levada rebuild {self.connection.alias}"
+            )
+        return ["DELETE FROM levada_position;", "DELETE FROM levada_held;"]
 
     def sequence_reset_by_name_sql(
         self, style: Any, sequences: Sequence[dict[str, Any]]
