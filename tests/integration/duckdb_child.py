@@ -26,9 +26,10 @@ class ChildError(Exception):
 
 
 class Child:
-    def __init__(self, path, *, timeout_s=TIMEOUT_S):
+    def __init__(self, path, *, timeout_s=TIMEOUT_S, external=()):
+        arguments = (path, timeout_s, *external)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.duckdb_child", str(path), str(timeout_s)],
+            [sys.executable, "-m", "tests.integration.duckdb_child", *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -67,11 +68,12 @@ class Child:
         return status
 
 
-def main(path, timeout_s):
+def main(path, timeout_s, *external):
     from levada.errors import StoreGone
     from levada.stores.duckdb import ownership
+    from levada.stores.duckdb.access import Access
 
-    place = ownership.Place(path, timeout_s=float(timeout_s))
+    place = ownership.Place(path, timeout_s=float(timeout_s), access=Access(external))
     state = {"connection": None, "stop": threading.Event()}
 
     def connection():

@@ -244,7 +244,7 @@ def test_a_stopped_owner_is_named_with_what_to_do(start):
 
 def test_a_long_statement_is_no_silence(start, tmp_path):
     """The owner reads a pipe for longer than the client would bear silence."""
-    owner, client = start(), start(timeout_s=3)
+    owner, client = start(external=[tmp_path]), start(timeout_s=3)
     owner("run", "SELECT 1")
     pipe = tmp_path / "pipe.txt"
     os.mkfifo(pipe)

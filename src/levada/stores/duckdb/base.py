@@ -4,9 +4,11 @@ A Django database backend on DuckDB.
     DATABASES["analytics"] = {"ENGINE": "levada.stores.duckdb", "NAME": BASE_DIR / "a.duckdb"}
 
 OPTIONS: `config`, a dict of DuckDB settings for the instance
-(`{"memory_limit": "4GB", "threads": 4}`); `null_order`, "postgresql" or
-"sqlite": where ORDER BY puts NULL, by default as the replicated source does;
-`timeout_s`, how long a statement waits for the process that owns the file.
+(`{"memory_limit": "4GB", "threads": 4}`); `external`, the folders, files and
+addresses that SQL may read and write, none by default; `null_order`,
+"postgresql" or "sqlite": where ORDER BY puts NULL, by default as the
+replicated source does; `timeout_s`, how long a statement waits for the process
+that owns the file.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from django.utils.asyncio import async_unsafe
 
 from ...conf import user_settings
 from . import dbapi, functions, ownership
+from .access import access_of, config_of
 from .client import DatabaseClient
 from .connection import Connection, Cursor
 from .creation import DatabaseCreation
@@ -39,7 +42,7 @@ NULL_ORDERS = {
 }
 """Where ORDER BY puts NULL: as the largest value, or as the smallest."""
 
-OPTIONS = ("config", "null_order", "timeout_s")
+OPTIONS = ("config", "external", "null_order", "timeout_s")
 
 functions.register()
 
@@ -187,7 +190,8 @@ class DatabaseWrapper(BaseDatabaseWrapper):
             )
         return {
             "path": self.path,
-            "config": options.get("config", {}),
+            "config": config_of(self.alias, options),
+            "access": access_of(self.alias, options),
             "timeout_s": float(options.get("timeout_s", ownership.TIMEOUT_S)),
             "settings": {
                 # SQLite and PostgreSQL divide integers to an integer, too.

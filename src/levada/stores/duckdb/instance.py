@@ -19,6 +19,7 @@ import duckdb
 
 from ...errors import StoreBusy
 from . import digests
+from .access import CLOSED, NOTHING, Access
 from .connection import Description, SessionGone, outcome_of, zoned_rows
 from .failures import named
 from .parameters import literal
@@ -33,7 +34,13 @@ _FORCED_S = 10.0
 class Instance:
     """A DuckDB database opened by this process. `path` is absolute, or begins with `:memory:`."""
 
-    def __init__(self, path: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str,
+        config: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        access: Access = NOTHING,
+    ) -> None:
         self.path = path
         self.pid = os.getpid()
         self.closed = False
@@ -43,8 +50,9 @@ class Instance:
         self._sessions: set[LocalSession] = set()
         name = ":memory:" if path.startswith(":memory:") else path
         with named(path):
-            self._root = duckdb.connect(name, config=dict(config))
-            for setting, value in settings.items():
+            self._root = duckdb.connect(name, config=_opening(config))
+            locked = {"lock_configuration": config.get("lock_configuration", True)}
+            for setting, value in {**settings, **access.settings(), **locked}.items():
                 self._root.execute(f"SET GLOBAL {setting} = {literal(value)}")
             digests.register(self._root)
 
@@ -350,3 +358,8 @@ class _Rows:
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return the remaining rows."""
         return self.fetchmany(None)
+
+
+def _opening(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings to open with; the lock comes last, when all others are set."""
+    return {**CLOSED, **{name: config[name] for name in config if name != "lock_configuration"}}

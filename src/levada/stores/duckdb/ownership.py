@@ -30,6 +30,7 @@ from typing import Any
 import duckdb
 
 from ...errors import StoreBusy
+from .access import NOTHING, Access
 from .connection import Connection, Session, SessionGone
 from .instance import Instance
 from .remote import dial
@@ -54,6 +55,11 @@ class Place:
     config: Mapping[str, Any] = field(default_factory=dict, compare=False)
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
     timeout_s: float = field(default=TIMEOUT_S, compare=False)
+    access: Access = field(default=NOTHING, compare=False)
+
+    def open(self) -> Instance:
+        """Open the database in this process. Raises StoreUnreadable, StoreFull, `duckdb.Error`."""
+        return Instance(self.path, self.config, self.settings, self.access)
 
     @property
     def in_memory(self) -> bool:
@@ -199,7 +205,7 @@ def _session(place: Place) -> Session:
 def _become_owner(place: Place) -> bool:
     """Take the lock and open the database; False where another process has either."""
     if place.in_memory:
-        _owned[place.path] = _Owned(Instance(place.path, place.config, place.settings))
+        _owned[place.path] = _Owned(place.open())
         return True
     lock = _lock(place.path)
     return lock is not None and _open(place, lock)
@@ -208,7 +214,7 @@ def _become_owner(place: Place) -> bool:
 def _open(place: Place, lock: int) -> bool:
     """Open the database under `lock` and serve it; False where DuckDB's own lock is held."""
     try:
-        instance = Instance(place.path, place.config, place.settings)
+        instance = place.open()
     except BaseException as error:
         os.close(lock)
         if isinstance(error, duckdb.IOException) and "Could not set lock" in str(error):

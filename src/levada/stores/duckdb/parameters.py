@@ -92,6 +92,8 @@ def literal(value: Any) -> str:
         return f"to_microseconds({micros})"
     if isinstance(value, uuid.UUID):
         return f"'{value}'::UUID"
+    if isinstance(value, (list, tuple)):
+        return "[{}]".format(", ".join(map(literal, value)))
     return "'{}'".format(str(value).replace("'", "''"))
 
 
