@@ -94,7 +94,16 @@ def literal(value: Any) -> str:
         return f"'{value}'::UUID"
     if isinstance(value, (list, tuple)):
         return "[{}]".format(", ".join(map(literal, value)))
+    if isinstance(value, dict):
+        return _dict_literal(value)
     return "'{}'".format(str(value).replace("'", "''"))
+
+
+def _dict_literal(value: dict[str, Any]) -> str:
+    """Write a struct, or a map where the driver would take the dict for one."""
+    if value.keys() == {"key", "value"} and all(isinstance(v, list) for v in value.values()):
+        return f"map({literal(value['key'])}, {literal(value['value'])})"
+    return "{{{}}}".format(", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()))
 
 
 def unquoted(name: str) -> str:
