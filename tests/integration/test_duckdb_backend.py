@@ -1,8 +1,11 @@
 """The DuckDB backend through Django's public face: migrations, the ORM, raw SQL, Arrow."""
 
 import datetime
+import hashlib
 import json
+import sys
 import uuid
+from contextlib import closing
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -14,7 +17,9 @@ from django.core.management import call_command
 from django.db import (
     DEFAULT_DB_ALIAS,
     DataError,
+    ConnectionHandler,
     IntegrityError,
+    NotSupportedError,
     ProgrammingError,
     connections,
     models,
@@ -35,6 +40,7 @@ from django.db.models import (
     Window,
 )
 from django.db.models.functions import (
+    SHA512,
     Cast,
     Coalesce,
     Concat,
@@ -455,3 +461,17 @@ def test_null_order_follows_the_option(duck):
     assert list(values.order_by("integer")) == [1, None]
     assert list(values.order_by("-integer")) == [None, 1]
     assert list(values.order_by(F("integer").desc(nulls_last=True))) == [1, None]
+
+
+def test_without_numpy_a_database_opens_and_refuses_the_digests_by_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    settings = {**connections.settings["default"], "ENGINE": "levada.stores.duckdb", "OPTIONS": {}}
+    settings["NAME"] = ":memory:without_numpy"
+    handler = ConnectionHandler({"default": settings})
+    with closing(handler["default"]) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT sha256('a')")
+            assert cursor.fetchone() == (hashlib.sha256(b"a").hexdigest(),)
+        expression = SHA512(Value("a"))
+        with pytest.raises(NotSupportedError, match="pip install numpy"):
+            expression.resolve_expression().as_duckdb(expression, connection)

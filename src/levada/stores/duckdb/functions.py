@@ -7,10 +7,13 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from django.db import NotSupportedError
 from django.db.models import IntegerField, aggregates, expressions, functions, lookups
 from django.db.models.fields import json as jsonfield
 from django.db.models.fields import tuple_lookups
 from django.db.models.sql import Query
+
+from . import digests
 
 SQL = tuple[str, Sequence[Any]]
 
@@ -28,6 +31,16 @@ def _template(**extra: str) -> Callable[..., SQL]:
         return self.as_sql(compiler, connection, **{**extra, **context})
 
     return as_duckdb
+
+
+def _digest(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Call Python's digest. Raises NotSupportedError without numpy."""
+    if not digests.available():
+        raise NotSupportedError(
+            f"{self.function} is computed by Python, which DuckDB calls by way of numpy. "
+            f"Run: pip install numpy, also where the process that owns the file runs."
+        )
+    return self.as_sql(compiler, connection, **context)
 
 
 def _now(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
@@ -328,6 +341,9 @@ def _key_compares(operator: str) -> Callable[..., SQL]:
 
 _METHODS: dict[type, Callable[..., SQL]] = {
     functions.Now: _now,
+    functions.SHA224: _digest,
+    functions.SHA384: _digest,
+    functions.SHA512: _digest,
     functions.JSONObject: _json_object,
     functions.StrIndex: _template(function="STRPOS"),
     functions.Ord: _template(function="ORD"),
