@@ -43,12 +43,14 @@ from django.db.models.functions import (
     SHA512,
     Cast,
     Coalesce,
+    Collate,
     Concat,
     ExtractIsoWeekDay,
     ExtractWeekDay,
     Length,
     Now,
     Rank,
+    Substr,
     TruncDate,
     TruncHour,
     TruncMonth,
@@ -256,6 +258,28 @@ def test_windows_subqueries_and_distinct_on(orders):
     firsts = orders.order_by("country", "-total").distinct("country")
     assert [each.country for each in firsts] == ["PT", "SE"]
     assert orders.filter(Q(total__lt=20) | Q(total__gt=50)).count() == 2
+
+
+def test_distinct_on_takes_the_lowest_key_of_equal_rows(duck):
+    Tag.objects.using("duck").bulk_create(Tag(name=f"{n:05}") for n in range(20_000))
+    last = Tag.objects.using("duck").annotate(end=Substr("name", 4))
+    lowest = [f"{n:05}" for n in range(100)]
+    assert list(last.distinct("end").values_list("name", flat=True)) == lowest
+    assert (
+        list(last.distinct("end").order_by("-end").values_list("name", flat=True)) == lowest[::-1]
+    )
+    assert last.distinct("end").count() == 100
+
+
+def test_text_is_compared_by_a_collation(duck):
+    Tag.objects.using("duck").bulk_create(Tag(name=name) for name in ("b", "A", "ö", "P"))
+    tags = Tag.objects.using("duck")
+    assert tags.get(name=Collate(Value("a"), "nocase")).name == "A"
+    by = {
+        name: "".join(tags.order_by(Collate("name", name)).values_list("name", flat=True))
+        for name in ("binary", "nocase", "sv", "de")
+    }
+    assert by == {"binary": "APbö", "nocase": "AbPö", "sv": "AbPö", "de": "AböP"}
 
 
 def test_integers_divide_as_in_the_source(duck):

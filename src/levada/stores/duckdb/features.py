@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import django
 from django.db.backends.base.features import BaseDatabaseFeatures
 from django.utils.functional import cached_property
 
@@ -41,6 +42,7 @@ class DatabaseFeatures(BaseDatabaseFeatures):
     json_key_contains_list_matching_requires_list = True
     supports_unlimited_charfield = True
     supports_no_precision_decimalfield = False
+    # COLLATE works in queries. The type of a column that has one does not show it.
     supports_collation_on_charfield = False
     supports_collation_on_textfield = False
     supports_non_deterministic_collations = False
@@ -106,8 +108,33 @@ class DatabaseFeatures(BaseDatabaseFeatures):
     # `(a, b) < (SELECT …)` is refused: DuckDB wants one column of such a subquery.
     supports_tuple_comparison_against_subquery = False
 
+    test_collations = {
+        "ci": "nocase",
+        "cs": "binary",
+        "non_default": "nocase",
+        "swedish_ci": "sv",
+        "virtual": None,  # a generated column takes no COLLATE
+    }
     insert_test_table_with_defaults = "INSERT INTO {} DEFAULT VALUES"
     test_now_utc_template = "CAST(NOW() AT TIME ZONE 'UTC' AS TIMESTAMP)"
+
+    # Django's tests that DuckDB cannot pass; docs/conformance.md counts them.
+    django_test_expected_failures = {
+        # EXPLAIN draws the parts of a union beside each other: 101 of them take 23 lines.
+        "queries.test_explain.ExplainTests.test_multi_page_text_explain",
+    }
+    django_test_skips = {
+        "DuckDB's joins return rows in any order; this test asks for none.": {
+            "admin_utils.tests.NestedObjectsTests.test_siblings",
+        },
+        "Of two transactions that change one row, DuckDB lets one fail instead of wait.": {
+            "delete_regress.tests.DeleteLockingTest.test_concurrent_delete",
+        },
+    }
+    if django.VERSION < (6, 1):
+        django_test_skips["Times the XML parser: a loaded machine fails it on SQLite as well."] = {
+            "serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance",
+        }
 
     @cached_property
     def nulls_order_largest(self) -> bool:
