@@ -12,7 +12,7 @@ from ...errors import StoreFull, StoreUnreadable
 _FULL = ("no space left on device", "disk quota exceeded", "file too large")
 _UNREADABLE = (
     "not a valid duckdb database file",
-    "trying to read a database file with version number",
+    "trying to read a database file with",  # … storage version number 1000, but we can only
     "corrupt database file",
     "could not read enough bytes from file",
 )
