@@ -18,6 +18,7 @@ The errors Levada raises, one tree.
     ├── StoreError (DatabaseError)
     │   ├── StoreBusy (OperationalError)            the store did not answer in time
     │   ├── StoreGone (OperationalError)            the owner ended amid the work
+    │   ├── StoreMissing (OperationalError)         there is no such file, and none is to be made
     │   ├── StoreUnreadable (OperationalError)      not a DuckDB file, or from a newer version
     │   ├── StoreFull (OperationalError)            no space left where the store writes
     │   ├── PositionMoved                           somebody else applied: this writer is fenced off
@@ -107,6 +108,10 @@ class StoreBusy(StoreError, OperationalError):
 
 class StoreGone(StoreError, OperationalError):
     """The process that had the store's file open ended, or gave it away, during a transaction."""
+
+
+class StoreMissing(StoreError, OperationalError):
+    """The store's file does not exist, and who asks only looks."""
 
 
 class StoreUnreadable(StoreError, OperationalError):

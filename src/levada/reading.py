@@ -296,7 +296,7 @@ def _store(alias: str) -> Store:
         return open_store(alias, inside=True)
     stores: dict[str, Any] = _opened.__dict__.setdefault("stores", {})
     if alias not in stores:
-        stores[alias] = open_store(alias)
+        stores[alias] = open_store(alias, create=False)
     store: Store = stores[alias]
     return store
 

@@ -51,7 +51,7 @@ class FakeStore:
 @pytest.fixture
 def store(log, monkeypatch):
     made = FakeStore(Position(log.epoch, CHANGES, 3))
-    monkeypatch.setattr("levada.stores.open_store", lambda alias: made)
+    monkeypatch.setattr("levada.stores.open_store", lambda alias, create: made)
     return made
 
 

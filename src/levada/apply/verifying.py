@@ -130,7 +130,7 @@ def verify(
     chosen = frozenset(labels or ())
     check_labels(alias, chosen)
     own = _Verify(
-        store=store or open_store(alias),
+        store=store or open_store(alias, create=False),
         log=log or _open_log(),
         source=source or _open_source(),
         labels=chosen or wanted_labels(alias),

@@ -26,7 +26,7 @@ from ..conf import settings
 from ..errors import ForeignPosition, LevadaError
 from .locks import holder
 from .parts import lock_path, part_specs
-from .status import is_missing, read_log, size_bytes
+from .status import read_log, size_bytes
 from .words import count, seconds, size
 
 RUN = "Run: manage.py levada run"
@@ -269,10 +269,8 @@ def _stores() -> Iterator[Finding]:
 def _store(alias: str, epoch: str) -> Iterator[Finding]:
     from ..stores import open_store
 
-    position, held = None, {}
-    if not is_missing(alias):  # opening it would create it
-        with closing(open_store(alias)) as store:
-            position, held = store.position(), store.specs()
+    with closing(open_store(alias, create=False)) as store:
+        position, held = store.position(), store.specs()
     if position is None:
         yield Finding(NOTE, f"{alias} was never filled.", RUN)
         return

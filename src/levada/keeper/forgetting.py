@@ -194,7 +194,7 @@ def _behind(log: Log, each: Replicated, end: Position) -> list[str]:
 
     late = []
     for alias in each.stores:
-        with closing(open_store(alias)) as store:
+        with closing(open_store(alias, create=False)) as store:
             at = store.position()
         if at is not None and not at.covers(end):
             late.append(f"store {alias!r}")

@@ -71,7 +71,7 @@ def _replay_store(alias: str, begin: str, log: Log) -> str:
     from ..stores import open_store
 
     start = resolve(begin, CHANGES, log)
-    with closing(open_store(alias)) as store:
+    with closing(open_store(alias, create=False)) as store:
         for _ in range(ATTEMPTS):
             at = store.position()
             if at is None:

@@ -236,9 +236,7 @@ def _inside(alias: str, outbox: OutboxStatus, log: LogStatus, *, counts: bool) -
         "lag_records": outbox.rows + log.end(CHANGES),
         "error": f"Never filled. Run: manage.py levada run, or: manage.py levada rebuild {alias}",
     }
-    if is_missing(alias):
-        return never  # opening it would create it
-    with closing(open_store(alias)) as store:
+    with closing(open_store(alias, create=False)) as store:
         position = store.position()
         if position is None:
             return never
@@ -275,12 +273,6 @@ def _lag(position: Position, outbox: OutboxStatus, log: LogStatus) -> tuple[int,
 def _count(connection: Any, table: str) -> int:
     quoted = '"' + table.replace('"', '""') + '"'
     return int(connection.execute(f"SELECT count(*) FROM {quoted}").fetchall()[0][0])
-
-
-def is_missing(alias: str) -> bool:
-    """Say whether the store `alias` is a file that does not exist."""
-    name = str(django_settings.DATABASES.get(alias, {}).get("NAME") or "")
-    return bool(name) and name != ":memory:" and not os.path.exists(name)
 
 
 def size_bytes(path: str) -> int:

@@ -15,12 +15,14 @@ ENGINES = {"levada.stores.duckdb": "levada.stores.duckdb.store.DuckDBStore"}
 """Database engines that are stores, and what applies changes to each."""
 
 
-def open_store(alias: str, *, inside: bool = False) -> DuckDBStore:
+def open_store(alias: str, *, inside: bool = False, create: bool = True) -> DuckDBStore:
     """
     Open the store behind the database `alias`, with a connection of its own.
 
     inside: work through Django's connection of the calling thread instead,
     inside the transaction that is open there, which is what a TestCase needs.
+    create: make the file if there is none. Without, such a store says that it
+    was never filled, and raises StoreMissing where more is asked of it.
     Raises ConfigurationError if `alias` is no database or its engine is no store.
     """
     from django.utils.module_loading import import_string
@@ -43,4 +45,4 @@ def open_store(alias: str, *, inside: bool = False) -> DuckDBStore:
         from .duckdb.inside import InsideConnection
 
         return store_class(alias, InsideConnection(alias))
-    return store_class(alias)
+    return store_class(alias, create=create)

@@ -77,6 +77,9 @@ class DatabaseWrapper(BaseDatabaseWrapper):
     DB-API it has `execute(…, arrow=…)` and `fetch_arrow(…)`.
     """
 
+    create = True
+    """Whether a file is made where there is none; who only looks sets it to False."""
+
     vendor = "duckdb"
     display_name = "DuckDB"
     data_types = {
@@ -193,6 +196,7 @@ class DatabaseWrapper(BaseDatabaseWrapper):
             "config": config_of(self.alias, options),
             "access": access_of(self.alias, options),
             "timeout_s": float(options.get("timeout_s", ownership.TIMEOUT_S)),
+            "create": self.create,
             "settings": {
                 # SQLite and PostgreSQL divide integers to an integer, too.
                 "integer_division": True,

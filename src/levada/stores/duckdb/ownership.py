@@ -29,7 +29,7 @@ from typing import Any
 
 import duckdb
 
-from ...errors import StoreBusy
+from ...errors import StoreBusy, StoreMissing
 from .access import NOTHING, Access
 from .connection import Connection, Session, SessionGone
 from .instance import Instance
@@ -49,13 +49,18 @@ _ADDRESS_BYTES = 107  # sun_path has 108, with its final zero: unix(7)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A database's path and how an owner opens it; equal paths are one database."""
+    """
+    A database's path and how an owner opens it; equal paths are one database.
+
+    create: whether a file is made where there is none.
+    """
 
     path: str
     config: Mapping[str, Any] = field(default_factory=dict, compare=False)
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
     timeout_s: float = field(default=TIMEOUT_S, compare=False)
     access: Access = field(default=NOTHING, compare=False)
+    create: bool = field(default=True, compare=False)
 
     def open(self) -> Instance:
         """Open the database in this process. Raises StoreUnreadable, StoreFull, `duckdb.Error`."""
@@ -95,7 +100,7 @@ def connect(place: Place) -> Connection:
     Open a connection to the database at `place`: in this process if it owns the file.
 
     Raises StoreBusy where the file is held by a process that does not answer,
-    StoreUnreadable, StoreFull, and DuckDB's own errors.
+    StoreMissing, StoreUnreadable, StoreFull, and DuckDB's own errors.
     """
     return Connection(lambda: _session(place))
 
@@ -207,6 +212,7 @@ def _become_owner(place: Place) -> bool:
     if place.in_memory:
         _owned[place.path] = _Owned(place.open())
         return True
+    _check_exists(place)  # or a folder would get the lock's file for nothing
     lock = _lock(place.path)
     return lock is not None and _open(place, lock)
 
@@ -214,6 +220,7 @@ def _become_owner(place: Place) -> bool:
 def _open(place: Place, lock: int) -> bool:
     """Open the database under `lock` and serve it; False where DuckDB's own lock is held."""
     try:
+        _check_exists(place)  # again: who deletes the file does it under this lock
         instance = place.open()
     except BaseException as error:
         os.close(lock)
@@ -233,6 +240,15 @@ def _open(place: Place, lock: int) -> bool:
             error,
         )
     return True
+
+
+def _check_exists(place: Place) -> None:
+    """Raise StoreMissing where DuckDB would make a file that nobody asked for."""
+    if not place.create and not os.path.exists(place.path):
+        raise StoreMissing(
+            f"There is no file {place.path}. To fill a store: manage.py levada run, "
+            f"or: manage.py levada rebuild"
+        )
 
 
 def _released_to(client: Client, grace_s: float, delete: bool) -> int:

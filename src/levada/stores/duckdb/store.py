@@ -33,6 +33,7 @@ from levada.errors import (
     SchemaDrift,
     StoreBusy,
     StoreError,
+    StoreMissing,
 )
 from levada.tables import TableSpec
 
@@ -94,10 +95,12 @@ class DuckDBStore:
 
     connection: a `levada.stores.duckdb.connection.Connection` to use in place
     of one opened from `DATABASES[alias]`.
+    create: make the file if there is none; else it is a store never filled.
     """
 
-    def __init__(self, alias: str, connection: Any = None) -> None:
+    def __init__(self, alias: str, connection: Any = None, *, create: bool = True) -> None:
         self.alias = alias
+        self._create = create
         self._given = connection
         self._wrapper: Any = None
         self._generation: int | None = None
@@ -105,11 +108,12 @@ class DuckDBStore:
 
     @property
     def connection(self) -> Any:
-        """The store's own connection, opened on first use."""
+        """The store's own connection, opened on first use. Raises StoreMissing."""
         if self._given is not None:
             return self._given
         if self._wrapper is None:
             self._wrapper = connections.create_connection(self.alias)
+            self._wrapper.create = self._create
         self._wrapper.ensure_connection()
         return self._wrapper.connection
 
@@ -167,13 +171,14 @@ class DuckDBStore:
         return (Position(*rows[0][:3]), rows[0][3]) if rows else None
 
     def _has(self, table: str) -> bool:
-        return bool(
-            self.connection.execute(
-                "SELECT 1 FROM duckdb_tables() WHERE table_name = ? "
-                "AND database_name = current_database() AND schema_name = current_schema()",
-                [table],
-            ).fetchall()
+        sql = (
+            "SELECT 1 FROM duckdb_tables() WHERE table_name = ? "
+            "AND database_name = current_database() AND schema_name = current_schema()"
         )
+        try:
+            return bool(self.connection.execute(sql, [table]).fetchall())
+        except StoreMissing:
+            return False
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
