@@ -34,15 +34,19 @@ class SQLCompiler(compiler.SQLCompiler):
         query = self.query
         if not query.distinct_fields or query.combinator:
             return order_by
-        chosen: list[Any] = []
-        if not order_by:
-            chosen += [
-                RawSQL(sql, params) for sql, params in zip(*self.get_distinct(), strict=True)
-            ]
+        chosen = [] if order_by else list(self._distinct_expressions())
         if query.group_by is None:
             alias = query.get_initial_alias()
             chosen += [field.get_col(alias) for field in query.get_meta().pk_fields]
         return order_by + [(each, (*self.compile(each), False)) for each in map(OrderBy, chosen)]
+
+    def _distinct_expressions(self) -> Iterator[Any]:
+        """Yield what DISTINCT ON names; Django gives no parameters for an annotation's name."""
+        columns, params = self.get_distinct()
+        annotations = set(map(self.connection.ops.quote_name, self.query.annotation_select))
+        following = iter(params)
+        for sql in columns:
+            yield RawSQL(sql, () if sql in annotations else next(following))
 
     def explain_query(self) -> Iterator[str]:
         """Yield the plan; DuckDB sends it as (kind, text)."""
