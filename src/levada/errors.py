@@ -19,6 +19,7 @@ The errors Levada raises, one tree.
     │   ├── StoreBusy (OperationalError)            the store did not answer in time
     │   ├── StoreGone (OperationalError)            the owner ended amid the work
     │   ├── StoreMissing (OperationalError)         there is no such file, and none is to be made
+    │   ├── SavepointLost (OperationalError)        a transaction cannot go back to its savepoint
     │   ├── StoreUnreadable (OperationalError)      not a DuckDB file, or from a newer version
     │   ├── StoreFull (OperationalError)            no space left where the store writes
     │   ├── PositionMoved                           somebody else applied: this writer is fenced off
@@ -112,6 +113,10 @@ class StoreGone(StoreError, OperationalError):
 
 class StoreMissing(StoreError, OperationalError):
     """The store's file does not exist, and who asks only looks."""
+
+
+class SavepointLost(StoreError, OperationalError):
+    """A transaction cannot go back to one of its savepoints; all of it was rolled back."""
 
 
 class StoreUnreadable(StoreError, OperationalError):

@@ -344,16 +344,6 @@ def test_a_failed_block_leaves_nothing(duck):
     assert Tag.objects.using("duck").count() == 0
 
 
-def test_an_inner_block_that_fails_takes_the_outer_one_with_it(duck):
-    with transaction.atomic(using="duck"):
-        Tag.objects.using("duck").create(name="gone")
-        with pytest.raises(ZeroDivisionError), transaction.atomic(using="duck"):
-            raise ZeroDivisionError
-        with pytest.raises(transaction.TransactionManagementError):
-            Tag.objects.using("duck").count()
-    assert Tag.objects.using("duck").count() == 0
-
-
 def test_rows_of_one_query_survive_another_query_in_between(duck):
     Tag.objects.using("duck").bulk_create([Tag(name=f"t{i}") for i in range(5_000)])
     seen = 0

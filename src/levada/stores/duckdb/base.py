@@ -8,13 +8,15 @@ OPTIONS: `config`, a dict of DuckDB settings for the instance
 addresses that SQL may read and write, none by default; `null_order`,
 "postgresql" or "sqlite": where ORDER BY puts NULL, by default as the
 replicated source does; `timeout_s`, how long a statement waits for the process
-that owns the file.
+that owns the file; `savepoint_bytes`, how much a transaction may write and
+still have savepoints.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.asyncio import async_unsafe
 
 from ...conf import user_settings
+from ...errors import SavepointLost, StoreGone
 from . import dbapi, functions, ownership
 from .access import access_of, config_of
 from .client import DatabaseClient
@@ -34,6 +37,7 @@ from .features import DatabaseFeatures
 from .introspection import DatabaseIntrospection
 from .operations import DatabaseOperations
 from .parameters import to_duckdb
+from .savepoints import SAVEPOINT_BYTES
 from .schema import DatabaseSchemaEditor
 
 NULL_ORDERS = {
@@ -42,7 +46,7 @@ NULL_ORDERS = {
 }
 """Where ORDER BY puts NULL: as the largest value, or as the smallest."""
 
-OPTIONS = ("config", "external", "null_order", "timeout_s")
+OPTIONS = ("config", "external", "null_order", "savepoint_bytes", "timeout_s")
 
 functions.register()
 
@@ -140,6 +144,11 @@ class DatabaseWrapper(BaseDatabaseWrapper):
         "iendswith": r"ILIKE '%%' || {} ESCAPE '\'",
     }
 
+    _lost: Exception | None = None
+    """Why the transaction that is open will be rolled back, though nobody asked for it."""
+    _raised_before: BaseException | None = None
+    """The exception that was being handled when the transaction began."""
+
     Database = dbapi
     SchemaEditorClass = DatabaseSchemaEditor
     client_class = DatabaseClient
@@ -182,6 +191,17 @@ class DatabaseWrapper(BaseDatabaseWrapper):
                 return "sqlite"
         return "postgresql"
 
+    @property
+    def savepoint_bytes(self) -> int:
+        """How much a transaction may write and still have savepoints; 0 for none."""
+        chosen = self.settings_dict["OPTIONS"].get("savepoint_bytes", SAVEPOINT_BYTES)
+        if type(chosen) is not int or chosen < 0:
+            raise ImproperlyConfigured(
+                f"DATABASES[{self.alias!r}]['OPTIONS']['savepoint_bytes'] is {chosen!r}. "
+                f"Write a number of bytes, 0 for no savepoints."
+            )
+        return chosen
+
     def get_connection_params(self) -> dict[str, Any]:
         """Return what `get_new_connection` needs. Raises ImproperlyConfigured."""
         options = self.settings_dict["OPTIONS"]
@@ -211,7 +231,7 @@ class DatabaseWrapper(BaseDatabaseWrapper):
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """Open a connection, in this process or to the one that owns the file."""
-        return ownership.connect(ownership.Place(**conn_params))
+        return ownership.connect(ownership.Place(**conn_params), self.savepoint_bytes)
 
     @property
     def place(self) -> ownership.Place:
@@ -221,6 +241,40 @@ class DatabaseWrapper(BaseDatabaseWrapper):
     def create_cursor(self, name: str | None = None) -> DjangoCursor:
         """Return a cursor that takes Django's placeholders."""
         return DjangoCursor(self.connection, self.timezone or datetime.UTC)
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        try:
+            with self.cursor() as cursor:
+                cursor.execute(self.ops.savepoint_rollback_sql(sid))
+        except (SavepointLost, StoreGone) as error:
+            self.rollback_exc = error
+            if self.in_atomic_block:
+                self._lost = error
+            raise
+
+    def set_rollback(self, rollback: bool) -> None:
+        """Set the flag by hand: then a transaction that rolls back surprises nobody."""
+        super().set_rollback(rollback)
+        self._lost = None
+
+    def set_autocommit(
+        self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
+    ) -> None:
+        """
+        Begin or end a transaction.
+
+        Raises SavepointLost at the end of one that could not go back to a
+        savepoint: `atomic()` would end it without a word, nothing written.
+        """
+        raised = sys.exception()
+        if not autocommit:
+            self._raised_before = raised
+        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        lost, before = self._lost, self._raised_before
+        if autocommit:
+            self._lost = self._raised_before = None
+        if autocommit and lost is not None and raised is before:
+            raise lost
 
     def _set_autocommit(self, autocommit: bool) -> None:
         with self.wrap_database_errors:

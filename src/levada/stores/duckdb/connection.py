@@ -16,12 +16,22 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import duckdb
 
-from ...errors import StoreGone
+from ...errors import SavepointLost, StoreError, StoreGone
 from .dbapi import InterfaceError
+from .replay import NOW, Replay, asks_time, defaults_of, drawn_in, sequence_of
+from .savepoints import Journal, Written, digest
+from .statements import (
+    Insert,
+    SavepointCommand,
+    defines,
+    insert_of,
+    leaves_no_trace,
+    savepoint_command,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,6 +47,10 @@ CHUNK_ROWS = 2_048
 class Session(Protocol):
     """What a `Connection` needs of DuckDB, near or far. Every call may raise `duckdb.Error`."""
 
+    @property
+    def defaults(self) -> dict[str, dict[str, str]]:
+        """Tables' columns' defaults as they were read last: for whoever uses them to check."""
+
     def run(
         self, sql: str, params: Any, arrow: Mapping[str, pyarrow.Table] | None, *, begin: bool
     ) -> tuple[Description, int]:
@@ -51,6 +65,13 @@ class Session(Protocol):
     def begin(self) -> None: ...
     def commit(self) -> None: ...
     def rollback(self) -> None: ...
+    def restart(self) -> None:
+        """
+        Roll back and begin a new transaction, its snapshot taken, with no commit in between.
+
+        So a row the transaction had written is found changed, or in conflict.
+        """
+
     def close(self) -> None: ...
     def alive(self) -> bool:
         """Ask the database whether it answers."""
@@ -70,15 +91,23 @@ class Connection:
     opened without a word, and a statement that only reads is run once more if
     its owner ended before it answered. Everything else that was under way
     raises StoreGone.
+
+    savepoint_bytes: how much a transaction may write and still have savepoints;
+        0 for none at all. A transaction begun by `begin()` never has any.
     """
 
-    def __init__(self, open_session: Callable[[], Session]) -> None:
+    def __init__(self, open_session: Callable[[], Session], savepoint_bytes: int = 0) -> None:
         self._open_session = open_session
         self.session = open_session()
         self.autocommit = True
         self.in_transaction = False
         self.closed = False
         self._reading: Cursor | None = None
+        self._journal = Journal(savepoint_bytes) if savepoint_bytes else None
+        self._by_hand = False
+        self._failed = False
+        self._broken: StoreError | None = None
+        self._own_defaults: dict[str, dict[str, str]] = {}
 
     def cursor(self) -> Cursor:
         """Return a new cursor in this connection's transaction."""
@@ -97,17 +126,27 @@ class Connection:
     def fetch_arrow(self, sql: str, params: Any = None) -> pyarrow.Table:
         """Run one query and return its rows as an Arrow table."""
         self._settle(None)
-        return self._perform(sql, lambda session, begin: session.arrow(sql, params, begin=begin))
+        table = self._perform(sql, lambda session, begin: session.arrow(sql, params, begin=begin))
+        if self._journal is not None and self._keeps_journal() and not leaves_no_trace(sql):
+            rows = list(zip(*table.to_pydict().values(), strict=True))
+            entry = Written(sql, _copied(params), None, len(rows), digest(rows, ordered=False))
+            self._journal.add(entry)
+        return table
 
     def begin(self) -> None:
-        """Begin a transaction now."""
+        """Begin a transaction now; it has no savepoints."""
         self._settle(None)
         self._perform("SELECT", lambda session, begin: session.begin())
-        self.in_transaction = True
+        self.in_transaction = self._by_hand = True
 
     def commit(self) -> None:
         """Commit the open transaction; nothing where there is none. Raises StoreGone."""
+        broken = self._broken
+        if broken is not None:
+            self.rollback()
+            raise broken
         if not self.in_transaction:
+            self._ended()
             return
         self._settle(None)
         self.in_transaction = False
@@ -115,15 +154,32 @@ class Connection:
             self.session.commit()
         except SessionGone as gone:
             raise self._lost(gone) from gone
+        finally:
+            self._ended()
 
     def rollback(self) -> None:
         """Roll the open transaction back; nothing where there is none."""
-        if not self.in_transaction:
-            return
-        self._settle(None)
-        self.in_transaction = False
-        with suppress(SessionGone):  # then it is rolled back already
-            self.session.rollback()
+        if self.in_transaction:
+            self._settle(None)
+        self._undo()
+        self._ended()
+
+    def _undo(self) -> None:
+        """Roll DuckDB's transaction back."""
+        open_, self.in_transaction, self._failed = self.in_transaction, False, False
+        if open_:
+            with suppress(SessionGone):  # then it is rolled back already
+                self.session.rollback()
+
+    def _ended(self) -> None:
+        """Forget what belonged to the transaction."""
+        self._by_hand = self._failed = False
+        self._broken = None
+        if self._journal is not None:
+            if self._journal.defines:
+                self.session.defaults.clear()
+                self._own_defaults = {}
+            self._journal.clear()
 
     def close(self) -> None:
         """Close; an open transaction is rolled back."""
@@ -136,16 +192,198 @@ class Connection:
         self, cursor: Cursor, sql: str, params: Any, arrow: Mapping[str, Any] | None
     ) -> tuple[Description, int]:
         self._settle(cursor)
+        journal = self._journal
+        if journal is not None and self._keeps_journal():
+            command = savepoint_command(sql)
+            if command is not None:
+                self._obey(journal, command)
+                return None, -1
+            if not leaves_no_trace(sql):
+                return self._run_kept(journal, cursor, sql, params, arrow)
         outcome = self._perform(
             sql, lambda session, begin: session.run(sql, params, arrow, begin=begin)
         )
         self._reading = cursor
+        if journal is not None and defines(sql):
+            self.session.defaults.clear()
         return outcome
+
+    # Savepoints.
+
+    def _keeps_journal(self) -> bool:
+        return not self.autocommit and not self._by_hand
+
+    def _run_kept(
+        self,
+        journal: Journal,
+        cursor: Cursor,
+        sql: str,
+        params: Any,
+        arrow: Mapping[str, Any] | None,
+    ) -> tuple[Description, int]:
+        """Run a statement that writes and keep it in the journal; its rows are read at once."""
+        if journal.dropped:
+            outcome = self._perform(
+                sql, lambda session, begin: session.run(sql, params, arrow, begin=begin)
+            )
+            journal.written += 1
+            self._reading = cursor
+            return outcome
+        insert = insert_of(sql)
+        defaults = self._defaults(journal, insert.table) if insert is not None else {}
+        entry = Written(sql, _copied(params), arrow, table=insert.table if insert else None)
+        if asks_time(sql, insert, defaults):
+            entry.now_us = self._now_us()
+        drawn, asked = _drawn_columns(insert, defaults), 0
+        if insert is not None and drawn:
+            entry.sql, asked = _returning(sql, insert, drawn)
+            entry.ordered = not insert.conflicts
+            if insert.conflicts:  # a row in conflict draws, too, and is not told
+                entry.last = {column: self._draw(defaults[column]) for column in drawn}
+        try:
+            described, counted = self._perform(
+                sql, lambda session, begin: session.run(entry.sql, params, arrow, begin=begin)
+            )
+            rows = [] if described is None else self._all_rows()
+        except duckdb.Error:
+            if asked and insert is not None:  # perhaps somebody dropped the column
+                self.session.defaults.pop(insert.table, None)
+            raise
+        if described is None:
+            entry.rows = counted
+        else:
+            names = [str(column[0]).lower() for column in described]
+            entry.rows, entry.drawn = (
+                len(rows),
+                {column: values for column in drawn if (values := drawn_in(rows, names, column))},
+            )
+            entry.returned = digest(rows, ordered=entry.ordered)
+            if asked and len(described) == asked:
+                described, counted = None, len(rows)
+            elif asked:
+                described = described[:-asked]
+                cursor._kept = iter([row[:-asked] for row in rows])
+            else:
+                cursor._kept = iter(rows)
+        journal.add(entry)
+        if defines(sql):
+            journal.defines, self._own_defaults = True, {}
+        return described, counted
+
+    def _all_rows(self) -> list[tuple[Any, ...]]:
+        try:
+            return self.session.rows(None)
+        except SessionGone as gone:
+            raise self._lost(gone) from gone
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _defaults(self, journal: Journal, table: str) -> dict[str, str]:
+        """Return the defaults of a table's columns; while this transaction changes tables, its."""
+        kept = self._own_defaults if journal.defines else self.session.defaults
+        if table not in kept:
+            kept[table] = self._ask(lambda session: defaults_of(session, table))
+        return kept[table]
+
+    def _now_us(self) -> int:
+        """Return the transaction's time in microseconds."""
+
+        def ask(session: Session) -> int:
+            session.run(NOW, None, None, begin=False)
+            return session.rows(None)[0][0]
+
+        return self._ask(ask)
+
+    def _draw(self, default: str) -> int:
+        """Draw a value as a column's `default` does."""
+
+        def ask(session: Session) -> int:
+            session.run(f"SELECT {default}", None, None, begin=False)
+            return session.rows(None)[0][0]
+
+        return self._ask(ask)
+
+    def _ask(self, question: Callable[[Session], Any]) -> Any:
+        """Ask something inside the transaction, which begins if it has not yet."""
+
+        def action(session: Session, begin: bool) -> Any:
+            if begin:
+                session.begin()
+            return question(session)
+
+        return self._perform("SELECT", action)
+
+    def _obey(self, journal: Journal, command: SavepointCommand) -> None:
+        """Set, release or go back to a savepoint. Raises SavepointLost, StoreGone."""
+        if self._broken is not None:
+            raise self._broken
+        if command.act == "set":
+            journal.mark(command.name)
+        elif command.act == "release":
+            journal.release(command.name)
+        else:
+            self._go_back(journal, command.name)
+
+    def _go_back(self, journal: Journal, name: str) -> None:
+        mark = journal.back_to(name)
+        if not self._failed and journal.written == mark.written:
+            return
+        if mark.written == 0:
+            self._undo()
+        elif journal.dropped:
+            self._give_up(
+                SavepointLost(
+                    f"The transaction wrote more than {journal.limit_bytes:_} bytes, so it cannot "
+                    f"go back to a savepoint and was rolled back altogether. Raise "
+                    f"OPTIONS['savepoint_bytes'], or write less in one transaction."
+                )
+            )
+        else:
+            self._replay(journal.entries[: mark.kept])
+        if journal.defines:
+            self._own_defaults = {}
+        journal.cut(mark)
+
+    def _replay(self, entries: Sequence[Written]) -> None:
+        try:
+            Replay(self.session, entries).run()
+        except SessionGone as gone:
+            self._give_up(self._lost(gone))
+        except SavepointLost as error:
+            self._give_up(error)
+        except duckdb.Error as error:
+            self._give_up(
+                SavepointLost(
+                    f"The transaction cannot go back to its savepoint: a statement that had run "
+                    f"failed the second time. Everything was rolled back; run the transaction "
+                    f"again. DuckDB says: {error}"
+                ),
+                error,
+            )
+        except BaseException:
+            self._undo()
+            self._broken = SavepointLost(
+                "The transaction was stopped while it went back to a savepoint, and was rolled "
+                "back altogether. Run it again."
+            )
+            raise
+        self._failed = False
+
+    def _give_up(self, error: StoreError, cause: BaseException | None = None) -> NoReturn:
+        """Roll everything back; until the transaction ends nothing else can be done in it."""
+        self._undo()
+        self._broken = error
+        raise error from cause
+
+    # Sessions.
 
     def _perform(self, sql: str, action: Callable[[Session, bool], Any]) -> Any:
         """Do `action` on the session, or on a new one where that is safe. Raises StoreGone."""
         if self.closed:
             raise InterfaceError("the connection is closed")
+        if self._broken is not None:
+            raise self._broken
         fresh = not self.in_transaction
         begin = fresh and not self.autocommit
         if fresh and self.session.gone():
@@ -160,8 +398,15 @@ class Connection:
                 self.in_transaction = False
                 unknown = gone.sent and (asked_again or not only_reads(sql))
                 if not fresh or unknown or time.monotonic() > give_up_at:
-                    raise self._lost(gone) from gone
+                    error = self._lost(gone)
+                    if not fresh and not self.autocommit and not self._by_hand:
+                        # Or what follows would be committed without what is lost.
+                        self._broken = error
+                    raise error from gone
                 asked_again = asked_again or gone.sent
+            except BaseException:
+                self._failed = self.in_transaction
+                raise
             self._reopen()
 
     def _reopen(self) -> None:
@@ -261,6 +506,9 @@ class Cursor:
         except SessionGone as gone:
             self.connection._reading = None
             raise self.connection._lost(gone) from gone
+        except BaseException:
+            self.connection._failed = self.connection.in_transaction
+            raise
         if size is None or len(rows) < size:
             self.connection._reading = None
         return rows
@@ -274,6 +522,33 @@ class Cursor:
     def _check_open(self) -> None:
         if self.closed:
             raise duckdb.ProgrammingError("the cursor is closed")
+
+
+def _copied(params: Any) -> Any:
+    """Return parameters that their caller may change."""
+    if isinstance(params, Mapping):
+        return dict(params)
+    return None if params is None else list(params)
+
+
+def _drawn_columns(insert: Insert | None, defaults: Mapping[str, str]) -> list[str]:
+    """Return the columns that an INSERT lets a sequence fill."""
+    if insert is None:
+        return []
+    return [
+        column
+        for column, default in defaults.items()
+        if insert.omits(column) and sequence_of(default) is not None
+    ]
+
+
+def _returning(sql: str, insert: Insert, columns: Sequence[str]) -> tuple[str, int]:
+    """Let `sql` return `columns` too; returns the SQL and how many columns that adds."""
+    missing = [column for column in columns if not insert.returns(column)]
+    if not missing or not insert.plain:
+        return sql, 0
+    told = ", ".join('"{}"'.format(column.replace('"', '""')) for column in missing)
+    return f"{sql}{' RETURNING' if insert.returning is None else ','} {told}", len(missing)
 
 
 class _Raising(Iterator[tuple[Any, ...]]):

@@ -12,10 +12,10 @@ class DatabaseFeatures(BaseDatabaseFeatures):
 
     minimum_database_version = (2, 0)
 
-    # Transactions. DuckDB has no savepoints: leaving an inner atomic block by
-    # an exception marks the whole transaction for rollback.
+    # Transactions. DuckDB has no savepoints; ours run the transaction's
+    # statements again, see savepoints.py.
     supports_transactions = True
-    uses_savepoints = False
+    can_release_savepoints = True
     can_rollback_ddl = True
     atomic_transactions = True
     has_select_for_update = False
@@ -135,6 +135,11 @@ class DatabaseFeatures(BaseDatabaseFeatures):
         django_test_skips["Times the XML parser: a loaded machine fails it on SQLite as well."] = {
             "serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance",
         }
+
+    @cached_property
+    def uses_savepoints(self) -> bool:
+        """Whether OPTIONS let transactions have savepoints."""
+        return self.connection.savepoint_bytes > 0
 
     @cached_property
     def nulls_order_largest(self) -> bool:

@@ -20,12 +20,15 @@ import duckdb
 from ...errors import StoreBusy
 from . import digests
 from .access import CLOSED, NOTHING, Access
-from .connection import Description, SessionGone, outcome_of, zoned_rows
+from .connection import Description, SessionGone, only_reads, outcome_of, zoned_rows
 from .failures import named
 from .parameters import literal
 
 if TYPE_CHECKING:
     import pyarrow
+
+SNAPSHOT = "SELECT txid_current()"
+"""Makes a transaction's snapshot: BEGIN leaves it to the first statement that touches a table."""
 
 _FORCED_S = 10.0
 """How long interrupted statements may take to notice."""
@@ -45,7 +48,9 @@ class Instance:
         self.pid = os.getpid()
         self.closed = False
         self.on_broken: Callable[[str], None] | None = None
+        self.defaults: dict[str, dict[str, str]] = {}
         self._draining = False
+        self._restarting = False
         self._changed = threading.Condition()
         self._sessions: set[LocalSession] = set()
         name = ":memory:" if path.startswith(":memory:") else path
@@ -65,21 +70,40 @@ class Instance:
             self._sessions.add(session)
             return session
 
-    def enter(self, session: LocalSession) -> None:
+    def enter(self, session: LocalSession, *, writes: bool) -> None:
         """Let `session` run a statement; waits while others drain. Raises SessionGone."""
         if self.pid != os.getpid():
             raise SessionGone(self.path, sent=False)
         with self._changed:
-            while self._draining and not self.closed and not session.pinned:
+            while not self.closed and (
+                (self._draining and not session.pinned) or (self._restarting and writes)
+            ):
                 self._changed.wait()
             if self.closed:
                 raise SessionGone(self.path, sent=False)
-            session.running = True
+            session.running, session.writing = True, writes
+
+    @contextmanager
+    def alone(self, session: LocalSession) -> Iterator[None]:
+        """Let nobody but `session` write or commit meanwhile; waits for statements that do."""
+        with self._changed:
+            while self._restarting and not self.closed:
+                self._changed.wait()
+            self._restarting = True
+        try:
+            with self._changed:
+                while any(each.writing for each in self._sessions if each is not session):
+                    self._changed.wait()
+            yield
+        finally:
+            with self._changed:
+                self._restarting = False
+                self._changed.notify_all()
 
     def leave(self, session: LocalSession) -> None:
         """Note that the statement of `session` is over."""
-        session.running = False
-        if self._draining:
+        session.running = session.writing = False
+        if self._draining or self._restarting:
             with self._changed:
                 self._changed.notify_all()
 
@@ -175,6 +199,7 @@ class LocalSession:
         self.instance = instance
         self.raw = raw
         self.running = False
+        self.writing = False
         self.in_transaction = False
         self.reading = False
         self._rows: Any = raw
@@ -184,9 +209,14 @@ class LocalSession:
         """Whether the instance must not be closed under this session."""
         return self.running or self.in_transaction or self.reading
 
+    @property
+    def defaults(self) -> dict[str, dict[str, str]]:
+        """See `Session.defaults`: shared by all sessions of the instance."""
+        return self.instance.defaults
+
     @contextmanager
-    def _statement(self) -> Iterator[None]:
-        self.instance.enter(self)
+    def _statement(self, *, writes: bool = False) -> Iterator[None]:
+        self.instance.enter(self, writes=writes)
         try:
             with named(self.instance.path):
                 yield
@@ -200,7 +230,7 @@ class LocalSession:
         self, sql: str, params: Any, arrow: Mapping[str, pyarrow.Table] | None, *, begin: bool
     ) -> tuple[Description, int]:
         """See `Session.run`."""
-        with self._statement():
+        with self._statement(writes=not only_reads(sql)):
             self._let_go()
             if begin:
                 self._begin()
@@ -226,7 +256,7 @@ class LocalSession:
 
     def arrow(self, sql: str, params: Any, *, begin: bool) -> pyarrow.Table:
         """See `Session.arrow`."""
-        with self._statement():
+        with self._statement(writes=not only_reads(sql)):
             self._let_go()
             if begin:
                 self._begin()
@@ -237,7 +267,7 @@ class LocalSession:
         self, sql: str, params: Any, *, begin: bool, batch_rows: int
     ) -> Iterator[pyarrow.RecordBatchReader]:
         """Run one query and offer its rows as they come."""
-        with self._statement():
+        with self._statement(writes=not only_reads(sql)):
             self._let_go()
             if begin:
                 self._begin()
@@ -254,7 +284,7 @@ class LocalSession:
 
     def commit(self) -> None:
         """Commit the transaction."""
-        with self._statement():
+        with self._statement(writes=True):
             self._let_go()
             self.in_transaction = False
             self.raw.commit()
@@ -264,6 +294,14 @@ class LocalSession:
         with self._statement():
             self.in_transaction = self.reading = False
             self.raw.rollback()
+
+    def restart(self) -> None:
+        """See `Session.restart`."""
+        with self.instance.alone(self), self._statement():
+            self.in_transaction = self.reading = False
+            self.raw.rollback()
+            self._begin()
+            self.raw.execute(SNAPSHOT).fetchall()
 
     def alive(self) -> bool:
         """Say whether DuckDB still answers on this session."""

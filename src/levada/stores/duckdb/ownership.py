@@ -95,14 +95,15 @@ _guard = threading.RLock()
 _owned: dict[str, _Owned] = {}
 
 
-def connect(place: Place) -> Connection:
+def connect(place: Place, savepoint_bytes: int = 0) -> Connection:
     """
     Open a connection to the database at `place`: in this process if it owns the file.
 
+    savepoint_bytes: see `Connection`.
     Raises StoreBusy where the file is held by a process that does not answer,
     StoreMissing, StoreUnreadable, StoreFull, and DuckDB's own errors.
     """
-    return Connection(lambda: _session(place))
+    return Connection(lambda: _session(place), savepoint_bytes)
 
 
 def owns(path: str) -> bool:

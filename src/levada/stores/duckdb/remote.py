@@ -59,6 +59,7 @@ class RemoteSession:
                 f"{path} is served by process {self.owner_pid} of user id {uid}, but this is user "
                 f"id {os.getuid()}. Run both as one user, or end that process."
             )
+        self.defaults: dict[str, dict[str, str]] = {}
         self._rows: list[tuple[Any, ...]] = []
         self._more = False
         self._dead = False
@@ -108,6 +109,10 @@ class RemoteSession:
     def rollback(self) -> None:
         """Roll the transaction back."""
         self._ask(("rollback",))
+
+    def restart(self) -> None:
+        """See `Session.restart`."""
+        self._ask(("restart",))
 
     def delete(self, grace_s: float) -> None:
         """Ask the owner to close the database and delete its files."""

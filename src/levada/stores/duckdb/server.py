@@ -258,6 +258,7 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
     "begin": lambda client: client._open().begin(),
     "commit": lambda client: client._open().commit(),
     "rollback": lambda client: client._open().rollback(),
+    "restart": lambda client: client._open().restart(),
 }
 """Requests that are answered with one plain value."""
 
