@@ -98,8 +98,6 @@ DATABASES = {
     "default": source_database(os.environ.get("DATABASE_URL", "")),
     "analytics": {"ENGINE": "levada.stores.duckdb", "NAME": DATA / "analytics.duckdb"},
 }
-# A replica needs no constraints: what the source has accepted is in order.
-SILENCED_SYSTEM_CHECKS = ["models.W036"]
 LEVADA = {
     "REPLICATE": {"analytics": ["calendar_events.EconomicEvent"]},
     "LOG": {"NAME": DATA / "levada-log.sqlite3"},

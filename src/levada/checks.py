@@ -16,12 +16,17 @@ System checks: every misconfiguration gets a name before production meets it.
 
 Those that open a connection (E016, W001) carry Django's tag `database` and
 run in `migrate` and in `check --database default`; the others in every `check`.
+
+Django's own check of models asks each database whether it can make the model's
+table. The tables of replicas are the applier's, which makes no constraints and
+no indexes, so here a store is not asked about the models it replicates.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +35,8 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks.model_checks import check_all_models
+from django.core.checks.registry import registry
 from django.db import connections, models, router
 
 from . import conf
@@ -41,6 +48,49 @@ STORE_ENGINES = ("levada.stores.duckdb",)
 EMBEDDED = "levada.log.embedded"
 LOG_OPTIONS = ("ENGINE", "NAME")
 DOCS = "See docs/settings.md."
+
+
+@register(Tags.models)
+def check_models(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> Sequence[CheckMessage]:
+    """Run Django's check of models in place of Django; replicas are left out of it."""
+    with _replicas_not_migrated():
+        messages: Sequence[CheckMessage] = check_all_models(app_configs, **kwargs)
+        return messages
+
+
+registry.registered_checks.discard(check_all_models)
+
+
+@contextmanager
+def _replicas_not_migrated() -> Iterator[None]:
+    """Have `allow_migrate` say no to replicated models in their stores, before other routers."""
+    first = _Replicas()
+    router.routers.insert(0, first)
+    try:
+        yield
+    finally:
+        router.routers.remove(first)
+
+
+class _Replicas:
+    """A database router that knows which tables `migrate` does not make."""
+
+    def __init__(self) -> None:
+        try:
+            self.pairs = {
+                (alias, each.model._meta.app_label, each.model._meta.model_name)
+                for each in conf.replicated().values()
+                for alias in each.stores
+            }
+        except ConfigurationError:  # `check_settings` says so
+            self.pairs = set()
+
+    def allow_migrate(
+        self, db: str, app_label: str, model_name: str | None = None, **hints: Any
+    ) -> bool | None:
+        return False if (db, app_label, model_name) in self.pairs else None
 
 
 @register("levada")

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 from django.core.checks import run_checks
-from django.db import connection, models
+from django.db import connection, models, router
 from django.test import override_settings
 from django.test.utils import isolate_apps
 
@@ -305,3 +305,40 @@ def test_an_exclude_on_a_proxy_reaches_the_table_of_its_model():
             ):
                 found = conf.replicated()
     assert found["shop.Customer"].exclude == ("password",)
+
+
+def what_models_lack(replicate):
+    """Return the ids and models Django warns of when it is asked about the store."""
+    with override_settings(LEVADA={"REPLICATE": replicate}):
+        messages = run_checks(tags=["models"], databases=["analytics"])
+    return [(message.id, message.obj._meta.label) for message in messages]
+
+
+def test_a_store_is_not_asked_for_the_constraints_of_what_it_replicates():
+    """EconomicEvent is unique under a condition, which DuckDB cannot check and a replica need not.
+
+    A project that only has a replica was warned of it in each `migrate`.
+    """
+    wanted = ("models.W036", "calendar_events.EconomicEvent")
+    assert wanted in what_models_lack({})
+    assert wanted in what_models_lack({"analytics": ["shop.Order"]})
+    assert what_models_lack({"analytics": ["calendar_events.EconomicEvent"]}) == []
+
+
+@pytest.mark.django_db
+def test_other_databases_are_asked_for_them(monkeypatch):
+    monkeypatch.setattr(type(connection.features), "supports_partial_indexes", False)
+    with override_settings(LEVADA={"REPLICATE": {"analytics": ["calendar_events.EconomicEvent"]}}):
+        messages = run_checks(tags=["models"], databases=["default", "analytics"])
+    assert [message.id for message in messages] == ["models.W036"]
+
+
+def test_settings_that_cannot_work_do_not_stop_the_check_of_models():
+    assert what_models_lack({"analytics": ["shop.Nothing"]}) == what_models_lack({})
+    assert what_models_lack([]) == what_models_lack({})
+
+
+def test_the_check_of_models_leaves_the_routers_as_they_were():
+    before = list(router.routers)
+    what_models_lack({"analytics": ["shop.Order"]})
+    assert router.routers == before
