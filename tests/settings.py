@@ -93,3 +93,5 @@ LEVADA = {
     },
     "LOG": {"NAME": WORK_DIR / "levada-log.sqlite3"},
 }
+if os.environ.get("LEVADA_TEST_BATCH_ROWS"):
+    LEVADA["BATCH_ROWS"] = int(os.environ["LEVADA_TEST_BATCH_ROWS"])

@@ -6,7 +6,7 @@ One test suite per contract runs on every implementation (tests/contract).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -124,12 +124,21 @@ class Store(Protocol):
     def specs(self) -> dict[str, TableSpec]:
         """Return the specs of the tables the store holds, by label."""
 
-    def apply(self, batch: Batch, *, expected: Position | None) -> Position:
+    def apply(
+        self,
+        batch: Batch,
+        *,
+        expected: Position | None,
+        skip: Collection[int] = (),
+        read: Callable[[Position], Batch] | None = None,
+    ) -> Position:
         """
         Write `batch` and its end position in one transaction.
 
-        Of several changes to one key the last wins. Returns the position now
-        durable; a replayed batch changes nothing.
+        Of several changes to one key the last wins. skip: offsets to leave
+        out. read: gives the parts after a `batch` that is not whole, which
+        belong into the same transaction. Returns the position now durable; a
+        replayed batch changes nothing.
         Raises, having written nothing: PositionMoved if the store's position
         is not `expected`; SchemaDrift if a record's fingerprint is not its
         table's; PoisonRecord naming the first record that cannot be taken.

@@ -21,6 +21,7 @@ POINTS: dict[str, str] = {
     "relay.in_prune": "some of the relayed rows have left the outbox",
     "relay.after_prune": "the relayed rows have left the outbox",
     "apply.before_transaction": "the batch is read and checked, the store's transaction not begun",
+    "apply.between_parts": "some parts of a large transaction are written, nothing is committed",
     "apply.before_commit": "the store's transaction holds the batch and is not committed",
     "apply.after_commit": "the store holds the batch, the log does not know yet",
     "apply.before_letter": "a record was found to be poison, its dead letter is not written",

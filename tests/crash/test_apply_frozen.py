@@ -53,6 +53,14 @@ from tests.shop.models import Seat
 for number in range({}, {}):
     Seat.objects.update_or_create(row="A", number=number % 5, defaults={{"taken": number % 2}})
 """
+WRITE_MANY = """
+from tests.shop.models import Seat
+Seat.objects.bulk_create(Seat(row="B", number=number) for number in range(500))
+"""
+SEATS_HELD = """
+from tests.shop.models import Seat
+print(Seat.objects.using("analytics").count())
+"""
 VERIFY = """
 from levada.apply import verify
 found = verify("analytics")
@@ -121,3 +129,55 @@ def test_a_frozen_applier_writes_nothing_after_another_took_over(project, start)
     second.send_signal(signal.SIGTERM)
     assert second.wait(60) == 0
     assert second.stdout.read() == ""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads the process's state from /proc")
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "continued"])
+def test_an_applier_frozen_inside_a_large_transaction_writes_all_of_it_or_nothing(
+    project, start, monkeypatch, killed
+):
+    """Until it goes on or is killed, the other one can only wait."""
+    monkeypatch.setenv("LEVADA_TEST_BATCH_ROWS", "20")
+    owner = start(OWNER)
+    assert owner.stdout.readline() == "ready\n"
+    first = start(APPLIER, fault="apply.between_parts:7:STOP")
+    assert project.python(VERIFY) == "equal 0\n"
+    project.python(WRITE_MANY)
+    wait_until(lambda: frozen(first), message="the first applier never came to the seventh part")
+
+    second = start(APPLIER)
+    assert project.python(SEATS_HELD) == "0\n"
+    first.send_signal(signal.SIGKILL if killed else signal.SIGCONT)
+    assert project.python(VERIFY) == "equal 500\n"
+    if killed:
+        assert first.wait(60) == -signal.SIGKILL
+    else:
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(60) == 0
+    project.python(WRITE.format(0, 5))
+    if second.poll() is None:
+        assert project.python(VERIFY) == "equal 505\n"
+        second.send_signal(signal.SIGTERM)
+    assert second.wait(60) == 0
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads the process's state from /proc")
+def test_an_applier_told_to_stop_inside_a_large_transaction_leaves_nothing_of_it(
+    project, start, monkeypatch
+):
+    monkeypatch.setenv("LEVADA_TEST_BATCH_ROWS", "20")
+    owner = start(OWNER)
+    assert owner.stdout.readline() == "ready\n"
+    first = start(APPLIER, fault="apply.between_parts:7:STOP")
+    assert project.python(VERIFY) == "equal 0\n"
+    project.python(WRITE_MANY)
+    wait_until(lambda: frozen(first), message="the first applier never came to the seventh part")
+    first.send_signal(signal.SIGTERM)
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(60) == 0
+    assert project.python(SEATS_HELD) == "0\n"
+
+    second = start(APPLIER)
+    assert project.python(VERIFY) == "equal 500\n"
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(60) == 0

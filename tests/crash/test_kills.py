@@ -21,9 +21,27 @@ pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
 DEADLINE_S = 120
 POISON_POINTS = ["apply.before_letter", "apply.after_letter"]
+BETWEEN_PARTS = "apply.between_parts"
 KEEPER_POINTS = sorted(
-    {name for name in POINTS if name.startswith(("relay.", "apply."))} - set(POISON_POINTS)
+    {name for name in POINTS if name.startswith(("relay.", "apply."))}
+    - {*POISON_POINTS, BETWEEN_PARTS}
 )
+LARGE_POINTS = [
+    "relay.before_append:6",
+    "relay.in_append:6",
+    "relay.after_append:6",
+    "relay.in_prune:3",
+    f"{BETWEEN_PARTS}:1",
+    f"{BETWEEN_PARTS}:12",
+    "apply.before_commit:1",
+]
+LARGE_TRANSACTION = """
+from django.db import transaction
+from tests.shop.models import Customer
+with transaction.atomic():
+    Customer.objects.bulk_create(Customer(name=f"Ana {n}") for n in range(500))
+    Customer.objects.update(country="XX")
+"""
 REBUILD_POINTS = sorted(name for name in POINTS if name.startswith("rebuild."))
 POISON = """
 from django.db import connection
@@ -60,6 +78,18 @@ def test_a_keeper_killed_at_a_named_point_loses_and_doubles_nothing(project, poi
     load = write(project, seed=7, operations=250)
     assert killed_itself(keeper.process), f"{point} was not reached:\n{keeper.said()}"
     assert load.wait(DEADLINE_S) == 0
+    settle_and_verify(project)
+
+
+@pytest.mark.parametrize("point", LARGE_POINTS)
+def test_a_keeper_killed_inside_a_large_transaction_loses_and_doubles_nothing(
+    project, monkeypatch, point
+):
+    """More than a thousand records in batches of fifty."""
+    monkeypatch.setenv("LEVADA_TEST_BATCH_ROWS", "50")
+    keeper = project.keep(fault=point)
+    project.python(LARGE_TRANSACTION)
+    assert killed_itself(keeper.process), f"{point} was not reached:\n{keeper.said()}"
     settle_and_verify(project)
 
 

@@ -115,10 +115,10 @@ def test_a_letter_written_before_a_crash_is_not_written_twice(channel, monkeypat
     channel.relay_all()
     apply = channel.store.apply
 
-    def crash_with_letters(batch, *, expected, skip=()):
+    def crash_with_letters(batch, *, skip=(), **options):
         if skip:
             raise KeyboardInterrupt
-        return apply(batch, expected=expected)
+        return apply(batch, **options)
 
     monkeypatch.setattr(channel.store, "apply", crash_with_letters)
     with pytest.raises(KeyboardInterrupt):

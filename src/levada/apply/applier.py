@@ -52,6 +52,10 @@ BACKOFF_S = (0.05, 5.0)
 """The first and the longest pause after an error; it doubles in between."""
 
 
+class _Stopped(Exception):
+    """The applier was told to stop between two parts of a transaction, which is rolled back."""
+
+
 class Applier:
     """
     Applies the log to `store`. Used by one thread, except for `lag()` and `error`.
@@ -72,6 +76,8 @@ class Applier:
         self.applied = 0
         self._generation = -1
         self._ready = False
+        self._stop = threading.Event()
+        self._part: Batch | None = None
         self._limit: int | None = None
         self._tries = 0
         self._looked_at = -SHAPES_S
@@ -86,6 +92,8 @@ class Applier:
         """
         Apply one batch; returns how many records it had, 0 where there was nothing to do.
 
+        A transaction of the source that is larger than a batch is applied in
+        parts, one in memory at a time, and committed with the last of them.
         Fills tables that the store should hold and does not, drops those it
         should hold no longer, rebuilds those whose shape has changed.
         Raises PositionMoved if another applier writes to the store, then this
@@ -98,24 +106,27 @@ class Applier:
             self._follow_shapes()
         if self.position is None:
             return 0
-        batch = self.log.read(self.position, self._limit or settings.BATCH_ROWS)
-        if batch:
-            self._apply(batch)
+        batch = self._read(self.position)
+        passed = self._apply(batch) if batch else 0
         self._commit_group(lazily=bool(batch))
-        return len(batch)
+        return passed
 
     def run(self, stop: threading.Event) -> None:
         """
         Step until `stop` is set; errors are logged and tried again after a growing pause.
 
-        Raises PositionMoved: another applier has taken over.
+        A stop in the middle of a large transaction undoes its parts; the next
+        run applies them again. Raises PositionMoved: another applier has taken over.
         """
+        self._stop = stop
         pause_s = 0.0
         try:
             while not stop.is_set():
                 began = time.monotonic()
                 try:
                     applied = self.step()
+                except _Stopped:
+                    break
                 except PositionMoved as error:
                     self.error = error
                     raise
@@ -126,6 +137,7 @@ class Applier:
                     self.error, pause_s = None, 0.0
                     self._pause(stop, applied, began)
         finally:
+            self._stop = threading.Event()
             self.close()
 
     def close(self) -> None:
@@ -225,29 +237,59 @@ class Applier:
 
     # Applying.
 
-    def _apply(self, batch: Batch) -> None:
+    def _read(self, at: Position) -> Batch:
+        """Read a batch, which may be a part of a transaction."""
+        return self.log.read(at, self._limit or settings.BATCH_ROWS, split=True)
+
+    def _next_part(self, at: Position) -> Batch:
+        """Read on in a transaction that comes in parts. Raises _Stopped."""
+        if self._stop.is_set():
+            raise _Stopped
+        self._part = self._read(at)
+        return self._part
+
+    def _apply(self, batch: Batch) -> int:
+        """Apply `batch`, with the parts that follow it; returns how many records that were."""
         skip: set[int] = set()
         while True:
+            self._part = batch
             try:
-                self.position = self.store.apply(batch, expected=self.position, skip=skip)
+                self.position = self.store.apply(
+                    batch, expected=self.position, skip=skip, read=self._next_part
+                )
             except PoisonRecord as poison:
-                skip |= self._set_aside(batch, poison)
+                skip |= self._set_aside(self._part, poison)
+                self._look_ahead(self._part, skip)
             except SchemaDrift as drift:
                 if settings.ON_DRIFT == "halt":
                     raise
                 self._rebuild(drift.labels)
-                return
+                return len(batch)
             except PositionMoved:
                 if self.store.generation() == self._generation:
                     raise
                 self._reload()  # a rebuild moved it: go on from there
-                return
+                return len(batch)
             except duckdb.Error as error:
-                skip |= self._suspect(batch, error)
+                skip |= self._suspect(batch, self._part, error)
             else:
-                self.applied += len(batch)
+                passed = self.position.offset - batch.start.offset
+                self.applied += passed
                 self._limit, self._tries = None, 0
-                return
+                return passed
+
+    def _look_ahead(self, part: Batch, skip: set[int]) -> None:
+        """
+        Set aside the poison in the rest of a transaction that comes in parts, adding it to `skip`.
+
+        The transaction must begin again for the first; without this it would
+        begin again for each part with poison.
+        """
+        with suppress(SchemaDrift):  # the next try will come to it, and says what to do
+            while not part.whole:
+                part = self._next_part(part.end)
+                while poison := self.store.poison_in(part, skip):
+                    skip |= self._set_aside(part, poison)
 
     def _set_aside(self, batch: Batch, poison: PoisonRecord) -> set[int]:
         """Write the letters of the records that `poison` names; returns their offsets."""
@@ -267,10 +309,11 @@ class Applier:
         faults.point("apply.after_letter")
         return set(poison.reasons)
 
-    def _suspect(self, batch: Batch, error: duckdb.Error) -> set[int]:
+    def _suspect(self, batch: Batch, part: Batch, error: duckdb.Error) -> set[int]:
         """
         Narrow down a failure that no value explains; returns the offsets of poison found.
 
+        part: of the transaction that begins with `batch`, where it failed.
         Tries the batch RETRIES times, then ever smaller ones, then record by
         record. Raises `error` as long as it is not down to records.
         """
@@ -280,20 +323,23 @@ class Applier:
         self._tries += 1
         if self._tries < settings.RETRIES:
             raise error
-        # A batch larger than the limit is one transaction, which cannot be read in parts.
-        if 1 < len(batch) <= (self._limit or len(batch)):
+        # Parts of one transaction are committed together: smaller ones would lead nowhere.
+        if batch.whole and len(batch) > 1:
             self._limit, self._tries = len(batch) // 2, 0
             raise error
-        first = batch.rows[0][0]
-        reasons = {
-            first + index: reason
-            for index in range(len(batch))
-            if (
-                reason := self.store.probe(
-                    Batch(batch.rows[index : index + 1], batch.start, batch.end)
-                )
-            )
-        }
+        reasons = self._probe(part)
         if not reasons:
             raise error
-        return self._set_aside(batch, PoisonRecord(str(error), reasons))
+        return self._set_aside(part, PoisonRecord(str(error), reasons))
+
+    def _probe(self, batch: Batch) -> dict[int, str]:
+        """Return the reason for each record that fails alone, by offset, halving `batch`."""
+        reason = self.store.probe(batch)
+        if reason is None:
+            return {}
+        if len(batch) == 1:
+            return {batch.rows[0][0]: reason}
+        half = len(batch) // 2
+        halves = (batch.rows[:half], batch.rows[half:])
+        first, second = (self._probe(Batch(rows, batch.start, batch.end)) for rows in halves)
+        return first | second

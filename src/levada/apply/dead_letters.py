@@ -176,6 +176,7 @@ class Retry:
             try:
                 self.store.put_row(spec, self._key_record(), row, expected=position)
             except (PositionMoved, StoreBusy):
+                time.sleep(WAIT_S)
                 _check(deadline, self.letter)
             except duckdb.DataError as error:
                 raise self._poison(error) from error
@@ -219,7 +220,8 @@ class Retry:
     def _changed_since(self, at: Position, end: Position, shown: SourcePosition) -> bool:
         """Say whether the log between the two has a change of this row that was not `shown`."""
         while at.offset < end.offset:
-            batch = self.log.read(at, min(settings.BATCH_ROWS, end.offset - at.offset))
+            limit = min(settings.BATCH_ROWS, end.offset - at.offset)
+            batch = self.log.read(at, limit, split=True)
             for record in batch:
                 same = record.label == self.letter.label and record.key in (None, self.letter.key)
                 if same and not self.source.visible(record, shown):

@@ -196,7 +196,8 @@ class HandlerRunner:
             return 0
         reader.due_at = 0.0
         start = reader.read
-        batch = self.log.read(start, settings.BATCH_ROWS)
+        # In parts: each call commits alone, so a large transaction need not be in memory.
+        batch = self.log.read(start, settings.BATCH_ROWS, split=True)
         if not batch:
             self._save_at_times(reader)
             return 0

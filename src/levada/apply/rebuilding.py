@@ -79,6 +79,13 @@ STILL_S = 30.0
 WAIT_S = 0.2
 """How long one wait for the log takes at most."""
 
+SWAP_S = 900.0
+"""How long the swap may wait for the applier, which holds the store while it applies a large
+transaction: about 15 s for a million rows."""
+
+BUSY_S = 0.01
+"""The pause after a swap that met the applier's transaction; most of them end within it."""
+
 ATTEMPTS = 5
 """How often a rebuild starts again because tables changed their shape meanwhile."""
 
@@ -248,15 +255,24 @@ class Rebuild:
     # Replay.
 
     def _replay(self, specs: dict[str, TableSpec], at: Position, shown: SourcePosition) -> Position:
-        """Apply the log to the shadows until they have everything `shown`, and are near its end."""
+        """
+        Apply the log to the shadows until they have everything `shown`, and are near its end.
+
+        Nobody reads a shadow, so a large transaction may be in it by half; the
+        position returned is after a whole one.
+        """
         for enough in self._coverage(shown):
-            while batch := self.log.read(at, settings.BATCH_ROWS):
+            while batch := self._read(at, settings.BATCH_ROWS):
                 at = self._replay_batch(specs, batch, shown)
-                if enough is not None and at.offset >= enough.offset:
+                if batch.whole and enough is not None and at.offset >= enough.offset:
                     return at
             if enough is not None and at.offset >= enough.offset:
                 return at
         raise AssertionError("unreachable")
+
+    def _read(self, at: Position, limit: int) -> Batch:
+        """Read at most `limit` records, and never more than a batch."""
+        return self.log.read(at, min(limit, settings.BATCH_ROWS), split=True)
 
     def _coverage(self, shown: SourcePosition) -> Iterator[Position | None]:
         """Yield None until the log holds everything `shown`, from then on a position after it."""
@@ -315,16 +331,20 @@ class Rebuild:
     # Swap.
 
     def _swap(self, specs: dict[str, TableSpec], at: Position) -> Position:
-        """Swap, again and again while the applier is faster."""
-        deadline = time.monotonic() + STILL_S
+        """Swap, again and again while the applier is faster, or in a transaction of its own."""
+        deadline = time.monotonic() + SWAP_S
         while True:
             try:
                 end: Position = self._setting_poison_aside(
-                    lambda: self.store.swap(specs, at, self.log.read, self.skip)
+                    lambda: self.store.swap(specs, at, self._read, self.skip)
                 )
-            except (PositionMoved, StoreBusy):
+            except PositionMoved:
                 if time.monotonic() > deadline:
                     raise
+            except StoreBusy:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(BUSY_S)
             else:
                 return end
 

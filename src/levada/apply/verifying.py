@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -42,6 +42,7 @@ from .shapes import check_labels, driver_error, shapes_in, wanted_labels
 from .snapshot import TableReader, Unreadable, open_reader
 
 WAIT_S = 0.02
+LABEL = Record._fields.index("label")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,24 +219,22 @@ class _Verify:
     @contextmanager
     def _looking(self, start: Position, shown: SourcePosition) -> Iterator[_Newer]:
         """Open a transaction of the store; gives the changes up to it that are not `shown`."""
-        newer, at = _Newer(), start
-        while True:
-            while batch := self.log.read(at, settings.BATCH_ROWS):
-                newer.records += [
-                    record
-                    for record in batch
-                    if record.label in self.labels and not self.source.visible(record, shown)
-                ]
+        with self.store.looking() as position:
+            if position is None:
+                raise StoreError(
+                    f"{self.store.alias} was emptied a moment ago. "
+                    f"Run: manage.py levada rebuild {self.store.alias}"
+                )
+            self.position = position
+            newer, at = _Newer(self.log, self.source, shown, position.offset), start
+            while at.offset < position.offset:
+                limit = min(settings.BATCH_ROWS, position.offset - at.offset)
+                batch = self.log.read(at, limit, split=True)
+                records = newer.note(batch, self.labels)
+                if records:
+                    newer.poison.update(self.store.refused(records))
                 at = batch.end
-            # Before the transaction, which the first refusal would abort.
-            newer.poison = self.store.refused(newer.records)
-            with self.store.looking() as position:
-                if position is None or position.offset > at.offset:
-                    continue  # the store passed what was read of the log
-                self.position = position
-                newer.end = position.offset
-                yield newer
-                return
+            yield newer
 
     # Comparing.
 
@@ -257,12 +256,14 @@ class _Verify:
         return held is not None and held == now
 
     def _compare(self, snapshot: SourceSnapshot, spec: TableSpec, newer: _Newer) -> None:
+        comparison = self.store.comparison(spec, newer.poison)
         try:
-            changes = newer.changes(spec)
+            for changes in newer.changes(spec):
+                comparison.note(changes)
         except SchemaDrift as drift:
             self.undecided.append(str(drift))
             return
-        comparison = self.store.comparison(changes, newer.poison)
+        comparison.noted()
         reader = open_reader(snapshot, spec)
         total, done = reader.count(), 0
         self.progress(spec.label, 0, total)
@@ -270,7 +271,8 @@ class _Verify:
             self._compare_rows(comparison, reader, rows)
             done += len(rows)
             self.progress(spec.label, done, total)
-        comparison.compare_newer()
+        for changes in newer.changes(spec):
+            comparison.compare_newer(changes)
         store_rows = comparison.finish()
         self.tables.append(
             TableVerification(
@@ -304,19 +306,43 @@ class _Newer:
     """
     The changes that the store has and the snapshot does not show.
 
-    records: in the order of the log, perhaps beyond `end`, the store's offset.
-    poison: the offsets of those that no store can take.
+    They stay in the log and are read again when their table is compared: in
+    memory they could be a whole large transaction.
+
+    end: the store's offset. poison: the offsets of those that no store can take.
     """
 
-    records: list[Record] = field(default_factory=list)
-    poison: Mapping[int, str] = field(default_factory=dict)
-    end: int = 0
+    log: Log
+    source: Source
+    shown: SourcePosition
+    end: int
+    poison: set[int] = field(default_factory=set)
+    _spans: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def changes(self, spec: TableSpec) -> TableChanges:
-        """Return what they do to one table. Raises SchemaDrift."""
-        rows = [
-            each for each in self.records if each.label == spec.label and each.offset < self.end
+    def note(self, batch: Batch, labels: Collection[str]) -> list[Record]:
+        """Note where the changes of tables in `labels` stand; returns those in `batch`."""
+        records = self._unseen(batch, labels)
+        for record in records:
+            first, _ = self._spans.get(record.label, (record.offset, 0))
+            self._spans[record.label] = first, record.offset + 1
+        return records
+
+    def changes(self, spec: TableSpec) -> Iterator[TableChanges]:
+        """Yield what they do to one table, batch after batch. Raises SchemaDrift."""
+        first, last = self._spans.get(spec.label, (0, 0))
+        at, end = Position(self.log.epoch, CHANGES, first), min(last, self.end)
+        while at.offset < end:
+            limit = min(settings.BATCH_ROWS, end - at.offset)
+            batch = self.log.read(at, limit, split=True)
+            rows = self._unseen(batch, {spec.label})
+            yield from changes_of(
+                [Batch(rows, batch.start, batch.end)], {spec.label: spec}
+            ).values()
+            at = batch.end
+
+    def _unseen(self, batch: Batch, labels: Collection[str]) -> list[Record]:
+        return [
+            record
+            for row in batch.rows
+            if row[LABEL] in labels and not self.source.visible(record := Record(*row), self.shown)
         ]
-        nowhere = Position("", CHANGES, 0)
-        found = changes_of([Batch(rows, nowhere, nowhere)], {spec.label: spec})
-        return found.get(spec.label) or TableChanges(spec)

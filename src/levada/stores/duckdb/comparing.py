@@ -4,6 +4,10 @@ One table of the store against the rows it should have, compared in DuckDB's SQL
 The rows come in chunks and in no particular order; `Comparison` joins each
 chunk with the table by key, and at the end asks what the table has beside
 them and what it has twice (nothing but the applier keeps a key unique).
+
+Of what changed after the rows were read, only keys and offsets are kept, in
+DuckDB: images pass by in batches, for they may be those of a transaction that
+does not fit into memory.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Any
 import pyarrow
 from pyarrow import compute
 
-from levada.tables import ColumnSpec
+from levada.tables import ColumnSpec, TableSpec
 
 from . import decode
 from .decode import quote
@@ -59,9 +63,11 @@ class Comparison:
     """
     Compares one table inside the transaction that is open on `connection`.
 
-    changes: what happened to the table since the rows were read; poison: the
-    offsets of those that no store can take.
+    First `note` what happened to the table since its rows were read, batch by
+    batch, and call `noted`; then `compare` the rows, then `compare_newer` the
+    same batches; then `finish`.
 
+    poison: the offsets of changes that no store can take.
     differences: described, the first KEPT of them. different: how many there
     are. expected_rows: rows compared so far.
     """
@@ -70,13 +76,14 @@ class Comparison:
         self,
         connection: Any,
         data_types: decode.DataTypes,
-        changes: TableChanges,
+        spec: TableSpec,
         poison: Collection[int],
     ) -> None:
         self.connection = connection
-        self.spec = spec = changes.spec
+        self.spec = spec
         self.data_types = data_types
-        self.changes = changes
+        self.poison = pyarrow.array(list(poison), pyarrow.int64())
+        self.truncated = False
         self.differences: list[Difference] = []
         self.different = 0
         self.expected_rows = 0
@@ -86,41 +93,65 @@ class Comparison:
             for name in spec.key
         )
         self._run(f"CREATE OR REPLACE TEMP TABLE levada_seen ({keys})")
-        unfit = pyarrow.array(poison, pyarrow.int64())
-        unfit = compute.is_in(changes.arrow["offset"], unfit)
-        self._newer = changes.arrow.filter(compute.invert(unfit))
-        self._unfit = changes.arrow.filter(unfit)
+        self._run('CREATE OR REPLACE TEMP TABLE levada_noted (key VARCHAR, "offset" BIGINT)')
+        self._unfit: set[int] = set()
+        self._has_newer = False
+
+    def note(self, changes: TableChanges) -> None:
+        """Note which rows a batch changed after the source was read; batches in their order."""
+        if changes.truncated:
+            self.truncated = True
+            self._run("DELETE FROM levada_noted")
         self._run(
-            f"CREATE OR REPLACE TEMP TABLE levada_newer AS {decode.keys_sql(spec, data_types)}",
-            {"changed": self._newer},
+            'INSERT INTO levada_noted SELECT key, "offset" FROM changed',
+            {"changed": changes.arrow},
         )
+
+    def noted(self) -> None:
+        """Find the newest change of each row noted: it alone counts."""
+        newest = 'SELECT key, max("offset") AS "offset" FROM levada_noted GROUP BY key'
+        unfit = {"unfit": pyarrow.table({"offset": self.poison})}
+        keys = decode.keys_sql(self.spec, self.data_types, beside="offset")
+        self._run(
+            f"CREATE OR REPLACE TEMP TABLE levada_newer AS "
+            f'WITH changed AS (SELECT * FROM ({newest}) ANTI JOIN unfit USING ("offset")) {keys}',
+            unfit,
+        )
+        poison = self.connection.execute(
+            f'SELECT "offset" FROM ({newest}) SEMI JOIN unfit USING ("offset")', arrow=unfit
+        )
+        self._unfit = {offset for (offset,) in poison.fetchall()}
+        self._run("DROP TABLE levada_noted")
+        self._has_newer = self._number("SELECT count(*) FROM levada_newer") > 0
 
     def compare(self, chunk: pyarrow.Table) -> None:
         """Compare rows of the source, in the form that `decode.native_sql` takes."""
-        if self.changes.truncated:
+        if self.truncated:
             return
         select = decode.tried_sql(self.spec, self.data_types)
         self._run(f"CREATE OR REPLACE TEMP TABLE levada_expected AS {select}", {"chunk": chunk})
-        if self.changes.last:
+        if self._has_newer:
             same = " AND ".join(
                 f"levada_expected.{name} = newer.k{index}" for index, name in enumerate(self._key)
             )
             self._run(f"DELETE FROM levada_expected USING levada_newer AS newer WHERE {same}")
         self._compare()
 
-    def compare_newer(self) -> None:
-        """Compare the rows that changed after the source was read, by their images."""
+    def compare_newer(self, changes: TableChanges) -> None:
+        """Compare the rows whose newest change is among `changes`, by their images."""
+        unfit = compute.is_in(changes.arrow["offset"], self.poison)
         rows = decode.rows_sql(self.spec, self.data_types)
         self._run(
             "CREATE OR REPLACE TEMP TABLE levada_expected AS "
+            'WITH changed AS (SELECT * FROM batch SEMI JOIN levada_newer USING ("offset")) '
             f"SELECT *, false AS levada_unreadable FROM ({rows})",
-            {"changed": self._newer},
+            {"batch": changes.arrow.filter(compute.invert(unfit))},
         )
         self._compare()
-        for row in self._unfit.to_pylist():
+        for row in changes.arrow.filter(unfit).to_pylist():
             key = json.loads(row["key"] or "[]", parse_float=str)
             texts = [None if value is None else str(value) for value in key]
-            if len(texts) == len(self.spec.key):
+            if row["offset"] in self._unfit and len(texts) == len(self.spec.key):
                 self.unreadable(dict(zip(self.spec.key, texts, strict=True)), "", row["image"])
 
     def finish(self) -> int:

@@ -109,6 +109,10 @@ class Connection:
         self._broken: StoreError | None = None
         self._own_defaults: dict[str, dict[str, str]] = {}
 
+    def sibling(self) -> Connection:
+        """Open another connection to the same database, with transactions of its own."""
+        return Connection(self._open_session)
+
     def cursor(self) -> Cursor:
         """Return a new cursor in this connection's transaction."""
         return Cursor(self)

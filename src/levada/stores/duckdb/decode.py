@@ -139,20 +139,25 @@ def _value(column: ColumnSpec) -> str:
     return _VALUE.get(column.kind, "{}").format(field)
 
 
-def keys_sql(spec: TableSpec, data_types: DataTypes) -> str:
-    """Return a SELECT that decodes column `key` of `changed` into typed columns k0, k1, …."""
+def keys_sql(spec: TableSpec, data_types: DataTypes, beside: str = "") -> str:
+    """
+    Return a SELECT that decodes column `key` of `changed` into typed columns k0, k1, ….
+
+    beside: another column of `changed`, given as it is after the keys.
+    """
     columns = [spec.column(name) for name in spec.key]
+    rest = f", {quote(beside)}" if beside else ""
     if len(columns) == 1:
         (column,) = columns
         typed = _STRUCTURE.get(column.kind) or column_type(column, data_types)
         element = f"from_json_strict(key, {literal(json.dumps([typed]))})[1]"
-        return f"SELECT {_key_value(column, element, data_types)} AS k0 FROM changed"
+        return f"SELECT {_key_value(column, element, data_types)} AS k0{rest} FROM changed"
     values = []
     for index, column in enumerate(columns):
         typed = _STRUCTURE.get(column.kind) or column_type(column, data_types)
         element = f"from_json_strict(json_extract(key, '$[{index}]'), {literal(json.dumps(typed))})"
         values.append(f"{_key_value(column, element, data_types)} AS k{index}")
-    return f"SELECT {', '.join(values)} FROM changed"
+    return f"SELECT {', '.join(values)}{rest} FROM changed"
 
 
 def _key_value(column: ColumnSpec, element: str, data_types: DataTypes) -> str:

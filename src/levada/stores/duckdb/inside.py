@@ -25,6 +25,10 @@ class InsideConnection:
         connections[alias].ensure_connection()
         self._connection: Connection = connections[alias].connection
 
+    def sibling(self) -> Connection:
+        """Open a connection outside of the test's transaction."""
+        return self._connection.sibling()
+
     def cursor(self) -> Cursor:
         """Return a new cursor in the test's transaction."""
         return self._connection.cursor()

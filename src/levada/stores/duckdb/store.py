@@ -17,7 +17,7 @@ Two tables of its own lie in the store:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import duckdb
@@ -82,7 +82,10 @@ FEW_CHANGED = (
 )
 
 ReadLog = Callable[[Position, int], Batch]
-"""Reads the log: from a position, about so many records, whole transactions."""
+"""Reads the log: from a position, at most so many records; a large transaction comes in parts."""
+
+ReadPart = Callable[[Position], Batch]
+"""Reads the next part of a transaction that is larger than a batch."""
 
 
 class _ShapesChanged(Exception):
@@ -196,36 +199,64 @@ class DuckDBStore:
     # Applying.
 
     def apply(
-        self, batch: Batch, *, expected: Position | None, skip: Collection[int] = ()
+        self,
+        batch: Batch,
+        *,
+        expected: Position | None,
+        skip: Collection[int] = (),
+        read: ReadPart | None = None,
     ) -> Position:
         """
         Write `batch` and its end position in one transaction.
 
         Of several changes to a key the last wins.
         skip: offsets of records to leave out (their dead letters are written).
+        read: gives the parts after a `batch` that is not whole. They join the
+            transaction, one in memory at a time; what it raises rolls all back.
         Returns the position now durable; a replayed batch changes nothing.
         Raises, having written nothing: PositionMoved if the store's position
         is not `expected`; SchemaDrift if a record's fingerprint is not its
-        table's; PoisonRecord naming every record that cannot be taken;
-        StoreBusy on a conflict with another writer.
+        table's; PoisonRecord naming every record of the part at hand that
+        cannot be taken; StoreBusy on a conflict with another writer.
         """
         if expected is None:
             self._create_tables()
         while True:
             generation = self._refresh()
+            written: list[TableChanges] = []
             try:
                 changes = self._changes(batch, skip)
                 faults.point("apply.before_transaction")
-                with self._naming(expected, changes.values()), self.transaction():
+                with self._naming(expected, written), self.transaction():
                     self._check_shapes(self._move(expected, batch.end), generation)
-                    for each in changes.values():
-                        self._write(each, each.spec.table)
+                    self._write_changes(changes, "", written)
+                    end = self._write_rest(batch, read, skip, written)
                     faults.point("apply.before_commit")
             except _ShapesChanged:
                 self._generation = None
                 continue
             faults.point("apply.after_commit")
+            return end
+
+    def _write_rest(
+        self,
+        batch: Batch,
+        read: ReadPart | None,
+        skip: Collection[int],
+        written: list[TableChanges],
+    ) -> Position:
+        """Write the parts that follow `batch`, if it is not whole; returns the last one's end."""
+        if batch.whole:
             return batch.end
+        if read is None:
+            raise ValueError(f"the batch ends inside a transaction, at {batch.end}: give `read`")
+        part = batch
+        while not part.whole:
+            faults.point("apply.between_parts")
+            part = read(part.end)
+            self._write_changes(changes_of([part], self._specs, skip), "", written)
+        self.connection.execute(PLACE_POSITION, [part.end.offset, part.end.topic])
+        return part.end
 
     def _changes(self, batch: Batch, skip: Collection[int]) -> dict[str, TableChanges]:
         try:
@@ -273,7 +304,11 @@ class DuckDBStore:
 
     @contextmanager
     def _naming(self, expected: Position | None, written: Iterable[TableChanges]) -> Iterator[None]:
-        """Turn DuckDB's refusals into PositionMoved, SchemaDrift, StoreBusy or PoisonRecord."""
+        """
+        Turn DuckDB's refusals into PositionMoved, StoreBusy or PoisonRecord.
+
+        written: what was being written, read only after a failure.
+        """
         try:
             yield
         except duckdb.TransactionException as error:
@@ -285,20 +320,41 @@ class DuckDBStore:
                 f"written, try again. See: manage.py levada status {self.alias}"
             ) from error
         except duckdb.Error as error:
-            reasons: dict[int, str] = {}
-            for each in written:
-                reasons |= refused(self.connection, each, self.data_types)
-            if not reasons:
+            poison = self._poison_in(written)
+            if poison is None:
                 raise
-            raise self._poison_record(reasons) from error
+            raise poison from error
 
-    def _poison_record(self, reasons: Mapping[int, str]) -> PoisonRecord:
+    def poison_in(self, batch: Batch, skip: Collection[int] = ()) -> PoisonRecord | None:
+        """
+        Return the error that names what `apply` could not take of `batch`, None if it takes all.
+
+        Not inside a transaction. Raises SchemaDrift.
+        """
+        self._refresh()
+        return self._poison_in(changes_of([batch], self._specs, skip).values())
+
+    def _poison_in(self, written: Iterable[TableChanges]) -> PoisonRecord | None:
+        reasons: dict[int, str] = {}
+        for each in written:
+            reasons |= refused(self.connection, each, self.data_types)
+        if not reasons:
+            return None
         offset = min(reasons)
         return PoisonRecord(
             f"{self.alias} cannot take {len(reasons)} record(s), the first at offset {offset}: "
             f"{reasons[offset]}. See: manage.py levada dead-letters",
             reasons,
         )
+
+    def _write_changes(
+        self, changes: Mapping[str, TableChanges], prefix: str, written: list[TableChanges]
+    ) -> None:
+        """Write to each table, called `prefix` plus its name, noting in `written` what it is."""
+        # Only what is being written can be poison; keeping what was would fill the memory.
+        written[:] = changes.values()
+        for each in written:
+            self._write(each, prefix + each.spec.table)
 
     def _write(self, changes: TableChanges, table: str) -> None:
         """Delete and insert in the open transaction. Raises duckdb.Error for any poison."""
@@ -372,12 +428,16 @@ class DuckDBStore:
             with suppress(duckdb.Error, StoreError):
                 connection.rollback()
 
-    def comparison(self, changes: TableChanges, poison: Collection[int]) -> Comparison:
+    def comparison(self, spec: TableSpec, poison: Collection[int]) -> Comparison:
         """Begin to compare one table inside `looking()`."""
-        return Comparison(self.connection, self.data_types, changes, poison)
+        return Comparison(self.connection, self.data_types, spec, poison)
 
     def refused(self, records: Iterable[Record]) -> dict[int, str]:
-        """Return the reason for each of `records` that the store could not take, by offset."""
+        """
+        Return the reason for each of `records` that the store could not take, by offset.
+
+        Asked on a connection apart: the first refusal would abort an open transaction.
+        """
         specs = self.specs()
         found: dict[str, TableChanges] = {}
         for record in records:
@@ -387,8 +447,9 @@ class DuckDBStore:
                 # By offset, not by key: each of them is asked about.
                 every.last[str(record.offset)] = record
         reasons: dict[int, str] = {}
-        for every in found.values():
-            reasons |= refused(self.connection, every, self.data_types)
+        with closing(self.connection.sibling()) as apart:
+            for every in found.values():
+                reasons |= refused(apart, every, self.data_types)
         return reasons
 
     # Building a table beside the one in use.
@@ -416,9 +477,9 @@ class DuckDBStore:
     ) -> None:
         """Apply `batch` to the shadows of `specs`. Raises SchemaDrift and PoisonRecord."""
         changes = changes_of([batch], specs, skip)
-        with self._naming(self.position(), changes.values()), self.transaction():
-            for each in changes.values():
-                self._write(each, SHADOW + each.spec.table)
+        written: list[TableChanges] = []
+        with self._naming(self.position(), written), self.transaction():
+            self._write_changes(changes, SHADOW, written)
 
     def shadows(self) -> list[str]:
         """Return the names of the tables under construction, or left over from a crash."""
@@ -446,8 +507,8 @@ class DuckDBStore:
 
         position: that all the shadows have reached. The transaction first
         brings shadows and the other tables to one position by applying what
-        `read` gives, so that the store moves from one whole state to another
-        and never back: see `levada.apply.rebuild` for the proof.
+        `read` gives, a batch at a time, so that the store moves from one whole
+        state to another and never back: see `levada.apply.rebuild` for the proof.
         Returns the store's position after it. Raises PositionMoved if an
         applier committed meanwhile (call again), SchemaDrift, PoisonRecord.
         """
@@ -489,29 +550,15 @@ class DuckDBStore:
         while shadows_at.offset != others_at.offset:
             if shadows_at.offset < others_at.offset:
                 batch = read(shadows_at, others_at.offset - shadows_at.offset)
-                self._write_all(batch, shadows, SHADOW, skip, written)
+                self._write_changes(changes_of([batch], shadows, skip), SHADOW, written)
                 shadows_at = batch.end
             elif not others:
                 others_at = shadows_at
             else:
                 batch = read(others_at, shadows_at.offset - others_at.offset)
-                self._write_all(batch, others, "", skip, written)
+                self._write_changes(changes_of([batch], others, skip), "", written)
                 others_at = batch.end
         return shadows_at
-
-    def _write_all(
-        self,
-        batch: Batch,
-        specs: Mapping[str, TableSpec],
-        prefix: str,
-        skip: Collection[int],
-        written: list[TableChanges],
-    ) -> None:
-        """Write `batch` to the tables of `specs`, each called `prefix` plus its name."""
-        changes = changes_of([batch], specs, skip)
-        written += changes.values()
-        for each in changes.values():
-            self._write(each, prefix + each.spec.table)
 
     def _turn(self, state: tuple[Position, int] | None, end: Position) -> None:
         """Move the position to `end` and raise the generation, if both are still `state`."""
