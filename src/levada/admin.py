@@ -8,6 +8,8 @@ and is open to who may view the replicated tables.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -17,7 +19,12 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
+from . import conf
+from .errors import Timeout
 from .models import DeadLetter, Outbox, ReplicatedTable, VerifiedTable
+
+RETRY_S = 3.0
+"""How long all retries of one request may wait for a store to be level with its source."""
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
@@ -78,26 +85,29 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Retry the selected dead letters", permissions=["decide"])
     def retry(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
-        """Try each once more, oldest first; one that fails again stays."""
-        from .apply import dead_letters
-
-        self._decide(request, queryset, dead_letters.retry, "retried")
+        """Try each once more, oldest first; one that fails again stays. Waits RETRY_S at most."""
+        give_up_at = time.monotonic() + RETRY_S
+        self._decide(request, queryset, lambda letter: _retry(letter, give_up_at), "retried")
 
     @admin.action(description="Drop the selected dead letters", permissions=["decide"])
     def drop(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
         """Give each up."""
         from .apply import dead_letters
 
-        self._decide(request, queryset, dead_letters.drop, "dropped")
+        self._decide(request, queryset, lambda letter: dead_letters.drop(letter.pk), "dropped")
 
     def _decide(
-        self, request: HttpRequest, queryset: QuerySet[DeadLetter], decide: Any, done: str
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[DeadLetter],
+        decide: Callable[[DeadLetter], None],
+        done: str,
     ) -> None:
         waiting = queryset.filter(state=DeadLetter.State.WAITING).order_by("id")
         decided = 0
         for letter in waiting:
             try:
-                decide(letter.pk)
+                decide(letter)
             except Exception as error:  # any handler's; the others still get their turn
                 self.message_user(request, f"{letter.pk}: {error}", messages.ERROR)
             else:
@@ -107,6 +117,20 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             self.message_user(request, f"{decided} {done}.", messages.SUCCESS)
         elif not waiting:
             self.message_user(request, "None of them waits for a decision.", messages.WARNING)
+
+
+def _retry(letter: DeadLetter, give_up_at: float) -> None:
+    """Retry without keeping a web worker: raises Timeout, at once where no keeper could help."""
+    from .apply import dead_letters
+    from .keeper.lending import unkept
+
+    store = letter.consumer
+    if store in conf.store_aliases() and unkept("relay", f"apply:{store}"):
+        raise Timeout(
+            f"nobody keeps {store} level with its source now, so nothing was tried. Start a keeper "
+            f"(manage.py levada run), or run: manage.py levada dead-letters retry {letter.pk}"
+        )
+    dead_letters.retry(letter.pk, timeout_s=max(0.0, give_up_at - time.monotonic()))
 
 
 @admin.register(ReplicatedTable)

@@ -6,7 +6,13 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
+import levada
+from levada.admin import RETRY_S
+from levada.keeper.lending import unkept
+from levada.keeper.locks import held
+from levada.keeper.parts import lock_for
 from levada.models import DeadLetter, Outbox, ReplicatedTable, VerifiedTable
+from tests.shop.models import Product
 
 pytestmark = pytest.mark.django_db
 
@@ -89,10 +95,12 @@ def act(client, action, letters):
 def decided(monkeypatch):
     """Stand in for the two decisions: what is tested here is who may take them, and on what."""
     import levada.apply
+    import levada.keeper.lending
 
     calls = []
 
-    def retry(pk):
+    def retry(pk, *, timeout_s):
+        assert 0 <= timeout_s <= RETRY_S
         if pk in retry.fails:
             raise ValueError("still too large")
         calls.append(("retry", pk))
@@ -100,6 +108,7 @@ def decided(monkeypatch):
     retry.fails = set()
     stand_in = SimpleNamespace(retry=retry, drop=lambda pk: calls.append(("drop", pk)))
     monkeypatch.setattr(levada.apply, "dead_letters", stand_in, raising=False)
+    monkeypatch.setattr(levada.keeper.lending, "unkept", lambda *parts: [])
     return calls, retry.fails
 
 
@@ -122,6 +131,48 @@ def test_one_that_fails_again_is_named_and_does_not_stop_the_others(as_user, let
     response = act(as_user("view_deadletter", "change_deadletter"), "retry", letters)
     assert decided[0] == [("retry", letters[1].pk)]
     assert "still too large" in response.content.decode()
+
+
+def test_a_retry_that_no_keeper_could_help_is_not_begun(as_user, letters):
+    """It used to hold a web worker for 30 s a letter."""
+    assert unkept("relay", "apply:analytics") == ["relay", "apply:analytics"]
+    response = act(as_user("view_deadletter", "change_deadletter"), "retry", letters)
+    said = response.content.decode()
+    for letter in letters:
+        assert f"manage.py levada dead-letters retry {letter.pk}" in said
+    assert set(DeadLetter.objects.values_list("state", "tries")) == {("waiting", 1)}
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "analytics"])
+def test_a_retry_ends_when_the_store_does_not_catch_up(as_user, levada_drain, monkeypatch):
+    """A keeper that runs and does not come on must not hold the web worker either."""
+    monkeypatch.setattr(levada.admin, "RETRY_S", 0.2)
+    product = Product.objects.create(name="cork")
+    levada_drain()
+    letter = DeadLetter.objects.create(
+        consumer="analytics",
+        epoch="e",
+        topic="changes",
+        offset=1,
+        label="shop.Product",
+        key=f"[{product.pk}]",
+        record="{}",
+        reason="too large",
+    )
+    Product.objects.create(name="waits in the outbox")
+    with held(lock_for("relay")), held(lock_for("apply:analytics")):
+        assert unkept("relay", "apply:analytics") == []
+        client = as_user("view_deadletter", "change_deadletter")
+        said = act(client, "retry", [letter]).content.decode()
+        assert "analytics did not catch up with the source in time" in said
+        letter.refresh_from_db()
+        assert letter.state == "waiting"
+
+        levada_drain()
+        said = act(client, "retry", [letter]).content.decode()
+    assert "1 retried." in said
+    letter.refresh_from_db()
+    assert letter.state == "retried"
 
 
 def test_what_was_decided_is_not_decided_again(as_user, letters, decided):

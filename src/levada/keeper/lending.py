@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 
 from ..errors import AlreadyRunning
 from .keeper import Keeper
+from .locks import holder
+from .parts import lock_path
 
 
 @contextmanager
@@ -27,3 +29,9 @@ def kept(*parts: str) -> Iterator[list[str]]:
             stack.callback(keeper.stop)
             own.append(part)
         yield own
+
+
+def unkept(*parts: str) -> list[str]:
+    """Return those of `parts` that nobody runs, as far as locks tell: only an embedded log has."""
+    paths = [(part, lock_path(part)) for part in parts]
+    return [part for part, path in paths if path is not None and holder(path) is None]
