@@ -20,7 +20,7 @@ The errors Levada raises, one tree.
     │   ├── StoreGone (OperationalError)            the owner ended amid the work
     │   ├── StoreMissing (OperationalError)         there is no such file, and none is to be made
     │   ├── SavepointLost (OperationalError)        a transaction cannot go back to its savepoint
-    │   ├── StoreUnreadable (OperationalError)      not a DuckDB file, or from a newer version
+    │   ├── StoreUnreadable (OperationalError)      no DuckDB file, a newer one, or out of reach
     │   ├── StoreFull (OperationalError)            no space left where the store writes
     │   ├── PositionMoved                           somebody else applied: this writer is fenced off
     │   ├── SchemaDrift                             the source's table changed its shape
@@ -120,7 +120,7 @@ class SavepointLost(StoreError, OperationalError):
 
 
 class StoreUnreadable(StoreError, OperationalError):
-    """The store's file is not DuckDB's, is damaged, or is from a newer version."""
+    """The store's file is not DuckDB's, damaged, of a newer version, or cannot be opened."""
 
 
 class StoreFull(StoreError, OperationalError):

@@ -5,7 +5,7 @@ import struct
 
 import duckdb
 import pytest
-from django.db import OperationalError, connections
+from django.db import connections
 
 from levada.errors import StoreBusy, StoreFull, StoreMissing, StoreUnreadable
 from levada.stores import open_store
@@ -93,11 +93,6 @@ def test_a_file_held_by_another_program_is_busy(path):
                 ownership.connect(place)
         finally:
             ownership.os.close(lock)
-
-
-def test_a_folder_that_does_not_exist_is_an_operational_error(tmp_path):
-    with pytest.raises((duckdb.OperationalError, FileNotFoundError, OperationalError)):
-        ownership.connect(ownership.Place(str(tmp_path / "none" / "store.duckdb")))
 
 
 def test_an_instance_duckdb_declares_invalid_is_opened_anew(path, monkeypatch):

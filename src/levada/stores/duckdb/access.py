@@ -74,14 +74,19 @@ def access_of(alias: str, options: Mapping[str, Any]) -> Access:
 
 def config_of(alias: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings the database opens with. Raises ImproperlyConfigured."""
-    config = dict(options.get("config") or {})
+    config = options.get("config") or {}
+    if not isinstance(config, Mapping):
+        raise ImproperlyConfigured(
+            f"DATABASES[{alias!r}]['OPTIONS']['config'] is {config!r}. "
+            f"Write a dict of DuckDB's settings, such as {{'memory_limit': '4GB'}}."
+        )
     for name in config:
         if name.lower() in OURS:
             raise ImproperlyConfigured(
                 f"DATABASES[{alias!r}]['OPTIONS']['config'] has {name!r}. Write the folders and "
                 f"addresses into OPTIONS['external'] instead, or True there for all of them."
             )
-    return config
+    return dict(config)
 
 
 def _absolute(alias: str, entry: str | PathLike[str]) -> str:

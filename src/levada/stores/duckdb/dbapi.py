@@ -4,6 +4,7 @@ from duckdb import (
     DatabaseError,
     DataError,
     Error,
+    FatalException,
     IntegrityError,
     InternalError,
     NotSupportedError,
@@ -18,6 +19,10 @@ from duckdb import (
 Binary = bytes
 
 
+class Invalidated(FatalException, OperationalError):
+    """DuckDB gave the database up after a failure; the next connection opens it anew."""
+
+
 class InterfaceError(Error):
     """Something was asked of a connection that is closed; DuckDB itself has no such class."""
 
@@ -30,6 +35,7 @@ __all__ = [
     "IntegrityError",
     "InterfaceError",
     "InternalError",
+    "Invalidated",
     "NotSupportedError",
     "OperationalError",
     "ProgrammingError",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from ...errors import StoreBusy
+from ...errors import ConfigurationError, StoreBusy
 from . import digests
 from .access import CLOSED, NOTHING, Access
 from .connection import Description, SessionGone, only_reads, outcome_of, zoned_rows
@@ -55,7 +55,7 @@ class Instance:
         self._sessions: set[LocalSession] = set()
         name = ":memory:" if path.startswith(":memory:") else path
         with named(path):
-            self._root = duckdb.connect(name, config=_opening(config))
+            self._root = _opened(name, config)
             locked = {"lock_configuration": config.get("lock_configuration", True)}
             for setting, value in {**settings, **access.settings(), **locked}.items():
                 self._root.execute(f"SET GLOBAL {setting} = {literal(value)}")
@@ -398,6 +398,13 @@ class _Rows:
         return self.fetchmany(None)
 
 
-def _opening(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings to open with; the lock comes last, when all others are set."""
-    return {**CLOSED, **{name: config[name] for name in config if name != "lock_configuration"}}
+def _opened(name: str, config: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
+    """Open the database with `config` but its lock. Raises ConfigurationError."""
+    wanted = {each: config[each] for each in config if each != "lock_configuration"}
+    try:
+        return duckdb.connect(name, config={**CLOSED, **wanted})
+    except duckdb.ProgrammingError as error:
+        raise ConfigurationError(
+            f"DuckDB {duckdb.__version__} does not take the OPTIONS['config'] of {name}: {error}. "
+            f"Its settings are listed by: SELECT name, description FROM duckdb_settings()"
+        ) from error

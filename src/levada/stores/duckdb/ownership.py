@@ -18,6 +18,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
@@ -32,6 +33,7 @@ import duckdb
 from ...errors import StoreBusy, StoreMissing
 from .access import NOTHING, Access
 from .connection import Connection, Session, SessionGone
+from .failures import unreachable
 from .instance import Instance
 from .remote import dial
 from .server import Client, Server
@@ -199,34 +201,40 @@ def _session(place: Place) -> Session:
             session = dial(place.path, place.addresses, place.timeout_s)
             if session is not None:
                 return session
-        with _guard:
-            if place.path not in _owned and _become_owner(place):
-                continue
+        held = None
+        try:
+            with _guard:
+                if place.path not in _owned and _become_owner(place):
+                    continue
+        except _HeldByProgram as error:
+            held = error
         if time.monotonic() > deadline:
-            raise _held(place)
+            raise held or _held(place)
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.05)
 
 
 def _become_owner(place: Place) -> bool:
-    """Take the lock and open the database; False where another process has either."""
+    """Take the lock and open the database; False where another process has the lock."""
     if place.in_memory:
         _owned[place.path] = _Owned(place.open())
         return True
     _check_exists(place)  # or a folder would get the lock's file for nothing
     lock = _lock(place.path)
-    return lock is not None and _open(place, lock)
+    if lock is not None:
+        _open(place, lock)
+    return lock is not None
 
 
-def _open(place: Place, lock: int) -> bool:
-    """Open the database under `lock` and serve it; False where DuckDB's own lock is held."""
+def _open(place: Place, lock: int) -> None:
+    """Open the database under `lock` and serve it. Raises _HeldByProgram."""
     try:
         _check_exists(place)  # again: who deletes the file does it under this lock
         instance = place.open()
     except BaseException as error:
         os.close(lock)
         if isinstance(error, duckdb.IOException) and "Could not set lock" in str(error):
-            return False
+            raise _HeldByProgram(_program_message(place, str(error))) from error
         raise
     instance.on_broken = release
     owned = _Owned(instance, None, lock)
@@ -240,7 +248,6 @@ def _open(place: Place, lock: int) -> bool:
             " or ".join(place.addresses),
             error,
         )
-    return True
 
 
 def _check_exists(place: Place) -> None:
@@ -286,8 +293,11 @@ def _unlink(path: str) -> None:
 
 
 def _lock(path: str) -> int | None:
-    """Return the lock's file descriptor, None where another process holds it."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Return the lock's file descriptor, None where another has it. Raises StoreUnreadable."""
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise unreachable(path, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -304,13 +314,26 @@ def _sign(lock: int) -> None:
 
 
 def _held(place: Place) -> StoreBusy:
-    pid = ""
+    pid = "?"
     with suppress(OSError):
-        pid = Path(f"{place.path}.lock").read_text().strip()
-    who = f"process {pid}" if pid else "a program other than Levada"
+        pid = Path(f"{place.path}.lock").read_text().strip() or pid
     return StoreBusy(
-        f"{place.path} has been held by {who} for {place.timeout_s:g} s without serving it. "
-        f"Wake or end it (see: fuser -v {place.path}), then try again."
+        f"{place.path} has been held by process {pid} for {place.timeout_s:g} s without "
+        f"serving it. Wake or end it (see: fuser -v {place.path}), then try again."
+    )
+
+
+class _HeldByProgram(StoreBusy):
+    """The file is open in a program that is not ours, such as DuckDB's command line."""
+
+
+def _program_message(place: Place, said: str) -> str:
+    """Tell who has the file, from what DuckDB `said`."""
+    found = re.search(r"lock is held in (.+? \(PID \d+\))", said)
+    who = found[1] if found else "a program other than Levada"
+    return (
+        f"{place.path} has been open in {who} for {place.timeout_s:g} s, which serves it to "
+        f"nobody. End that program (see: fuser -v {place.path}), then try again."
     )
 
 
