@@ -16,13 +16,15 @@ class LevadaConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks, watch the connections to the source, hook into migrate."""
+        """Register checks and queryset methods, watch the source, hook into migrate."""
         from . import checks  # noqa: F401 (its decorators register)
         from .capture.session import watch_open_connections
+        from .stores.duckdb import querysets
 
         connection_created.connect(_watch, dispatch_uid="levada.capture.watch")
         post_migrate.connect(_install, sender=self, dispatch_uid="levada.capture.install")
         watch_open_connections()
+        querysets.register()
 
 
 def _watch(connection: Any, **kwargs: Any) -> None:

@@ -32,6 +32,7 @@ from .statements import (
     leaves_no_trace,
     savepoint_command,
 )
+from .wire import BATCH_ROWS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -61,6 +62,12 @@ class Session(Protocol):
 
     def arrow(self, sql: str, params: Any, *, begin: bool) -> pyarrow.Table:
         """Run one query and return all of its rows."""
+
+    def open_arrow(self, sql: str, params: Any, *, batch_rows: int, begin: bool) -> pyarrow.Schema:
+        """Run one query, whose rows `next_arrow` then reads; returns their types."""
+
+    def next_arrow(self) -> pyarrow.RecordBatch | None:
+        """Return the next rows of the query that `open_arrow` ran, None after the last."""
 
     def begin(self) -> None: ...
     def commit(self) -> None: ...
@@ -102,7 +109,7 @@ class Connection:
         self.autocommit = True
         self.in_transaction = False
         self.closed = False
-        self._reading: Cursor | None = None
+        self._reading: Cursor | ArrowStream | None = None
         self._journal = Journal(savepoint_bytes) if savepoint_bytes else None
         self._by_hand = False
         self._failed = False
@@ -136,6 +143,27 @@ class Connection:
             entry = Written(sql, _copied(params), None, len(rows), digest(rows, ordered=False))
             self._journal.add(entry)
         return table
+
+    def stream_arrow(
+        self, sql: str, params: Any = None, *, batch_rows: int = BATCH_ROWS
+    ) -> ArrowStream:
+        """
+        Run one query and return its rows as Arrow batches, each read when it is asked for.
+
+        Another statement of this connection reads what is left to memory first.
+        """
+        self._settle(None)
+        if self._journal is not None and self._keeps_journal() and not leaves_no_trace(sql):
+            table = self.fetch_arrow(sql, params)
+            return ArrowStream(self, table.schema, table.to_batches(max_chunksize=batch_rows))
+        schema = self._perform(
+            sql,
+            lambda session, begin: session.open_arrow(
+                sql, params, batch_rows=batch_rows, begin=begin
+            ),
+        )
+        self._reading = stream = ArrowStream(self, schema)
+        return stream
 
     def begin(self) -> None:
         """Begin a transaction now; it has no savepoints."""
@@ -553,6 +581,51 @@ def _returning(sql: str, insert: Insert, columns: Sequence[str]) -> tuple[str, i
         return sql, 0
     told = ", ".join('"{}"'.format(column.replace('"', '""')) for column in missing)
     return f"{sql}{' RETURNING' if insert.returning is None else ','} {told}", len(missing)
+
+
+class ArrowStream(Iterator["pyarrow.RecordBatch"]):
+    """The rows of `Connection.stream_arrow`, batch by batch; to be read once."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        schema: pyarrow.Schema,
+        kept: Sequence[pyarrow.RecordBatch] = (),
+    ) -> None:
+        self.schema = schema
+        self._connection = connection
+        self._kept = list(kept)
+        self._failure: Exception | None = None
+
+    def __next__(self) -> pyarrow.RecordBatch:
+        if self._kept:
+            return self._kept.pop(0)
+        if self._failure is not None:
+            raise self._failure
+        if self._connection._reading is not self:
+            raise StopIteration
+        try:
+            batch = self._connection.session.next_arrow()
+        except SessionGone as gone:
+            self._connection._reading = None
+            raise self._connection._lost(gone) from gone
+        except BaseException:
+            self._connection._failed = self._connection.in_transaction
+            raise
+        if batch is None:
+            self._connection._reading = None
+            raise StopIteration
+        return batch
+
+    def _keep_rows(self) -> None:
+        """Read what is left to memory: the connection has other work."""
+        try:
+            while (batch := self._connection.session.next_arrow()) is not None:
+                self._kept.append(batch)
+        except SessionGone as gone:
+            self._failure = self._connection._lost(gone)
+        except duckdb.Error as error:
+            self._failure = error
 
 
 class _Raising(Iterator[tuple[Any, ...]]):

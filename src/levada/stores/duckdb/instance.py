@@ -203,6 +203,7 @@ class LocalSession:
         self.in_transaction = False
         self.reading = False
         self._rows: Any = raw
+        self._batches: _Batches | None = None
 
     @property
     def pinned(self) -> bool:
@@ -277,6 +278,36 @@ class LocalSession:
             finally:
                 reader.close()
 
+    def open_arrow(self, sql: str, params: Any, *, batch_rows: int, begin: bool) -> pyarrow.Schema:
+        """See `Session.open_arrow`."""
+        with self._statement():
+            self._let_go()
+            if begin:
+                self._begin()
+            self._batches = _Batches(self.raw.sql(sql, params=params).to_arrow_reader(batch_rows))
+            self.reading = True
+            return self._batches.schema
+
+    def next_arrow(self) -> pyarrow.RecordBatch | None:
+        """See `Session.next_arrow`; batches read to memory outlive the instance."""
+        batches = self._batches
+        if batches is None:
+            return None
+        if not batches.in_memory:
+            try:
+                with self._statement():
+                    return self._next_of(batches)
+            except SessionGone:
+                if not batches.in_memory:  # else somebody drained the instance a moment ago
+                    raise
+        return self._next_of(batches)
+
+    def _next_of(self, batches: _Batches) -> pyarrow.RecordBatch | None:
+        batch = batches.next()
+        if batch is None:
+            self._batches, self.reading = None, False
+        return batch
+
     def begin(self) -> None:
         """Begin a transaction."""
         with self._statement():
@@ -336,13 +367,19 @@ class LocalSession:
 
     def keep_rows(self) -> None:
         """Read what is left of the open result to memory."""
-        with suppress(duckdb.Error):
-            self._rows = _Rows(self._rows.fetchall())
+        if self._batches is not None:
+            self._batches.keep()
+        else:
+            with suppress(duckdb.Error):
+                self._rows = _Rows(self._rows.fetchall())
         self.reading = False
 
     def _let_go(self) -> None:
         """Run a result nobody reads on to its end, as DuckDB asks before other work."""
-        if self.reading and self._rows is self.raw:
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+        elif self.reading and self._rows is self.raw:
             self.raw.complete()
         self.reading = False
         self._rows = self.raw
@@ -379,6 +416,52 @@ class LocalSession:
             self._rows = _Rows(zoned_rows(self.raw))
             self.reading = False
         return described, counted
+
+
+class _Batches:
+    """The open result of `open_arrow`, read from DuckDB or from memory."""
+
+    def __init__(self, reader: pyarrow.RecordBatchReader) -> None:
+        self.schema = reader.schema
+        self.in_memory = False
+        self._reader = reader
+        self._kept: list[pyarrow.RecordBatch] = []
+        self._failure: duckdb.Error | None = None
+
+    def next(self) -> pyarrow.RecordBatch | None:
+        """Return the next batch that has rows, None after the last."""
+        if self.in_memory:
+            if not self._kept and self._failure is not None:
+                raise self._failure
+            return self._kept.pop(0) if self._kept else None
+        while True:
+            batch = self._read()
+            if batch is None or batch.num_rows:
+                return batch
+
+    def keep(self) -> None:
+        """Read what is left to memory, and a failure on the way."""
+        try:
+            while (batch := self._read()) is not None:
+                self._kept.append(batch)
+        except duckdb.Error as error:
+            self._failure = error
+        self.in_memory = True
+        self.close()
+
+    def close(self) -> None:
+        """Let go of DuckDB's result."""
+        self._reader.close()
+
+    def _read(self) -> pyarrow.RecordBatch | None:
+        try:
+            return self._reader.read_next_batch()
+        except StopIteration:
+            self.close()
+            return None
+        except (OSError, ValueError) as error:  # Arrow's exceptions, in which DuckDB's text is
+            self.close()
+            raise duckdb.DataError(str(error)) from error
 
 
 class _Rows:

@@ -98,6 +98,16 @@ class RemoteSession:
         self._rows, self._more = [], False
         return self._ask(("arrow", begin, sql, params), table=True)
 
+    def open_arrow(self, sql: str, params: Any, *, batch_rows: int, begin: bool) -> pyarrow.Schema:
+        """See `Session.open_arrow`."""
+        self._rows, self._more = [], False
+        return self._ask(("open_arrow", begin, sql, params, batch_rows), table=True).schema
+
+    def next_arrow(self) -> pyarrow.RecordBatch | None:
+        """See `Session.next_arrow`; the owner reads a batch when it is asked for one."""
+        table = self._ask(("next_arrow",), table=True)
+        return table.combine_chunks().to_batches()[0] if table.num_rows else None
+
     def begin(self) -> None:
         """Begin a transaction."""
         self._ask(("begin",))

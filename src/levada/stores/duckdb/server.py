@@ -131,6 +131,7 @@ class Client(threading.Thread):
         self._dismissed = False
         self._turn = threading.Lock()
         self._session: LocalSession | None = None
+        self._schema: Any = None
 
     def run(self) -> None:
         """Answer requests until the client leaves or is dismissed."""
@@ -194,6 +195,10 @@ class Client(threading.Thread):
         kind, *rest = request
         if kind == "arrow":
             return self._answer_arrow(*rest)
+        if kind == "open_arrow":
+            return self._answer_batches(self._open_arrow(*rest), None)
+        if kind == "next_arrow":
+            return self._answer_batches(*self._next_arrow())
         if kind in ("handover", "delete"):
             return self._answer_release(kind, *rest)
         value = (
@@ -224,6 +229,17 @@ class Client(threading.Thread):
             self.working = False  # each batch is a sign of life
             self.wire.send_batches(reader.schema, iter(reader))
         return lambda: None
+
+    def _open_arrow(self, begin: bool, sql: str, params: Any, batch_rows: int) -> Any:
+        self._schema = self._open().open_arrow(sql, params, batch_rows=batch_rows, begin=begin)
+        return self._schema
+
+    def _next_arrow(self) -> tuple[Any, Any]:
+        return self._schema, self._open().next_arrow()
+
+    def _answer_batches(self, schema: Any, batch: Any) -> Callable[[], None]:
+        """Send one batch, or the schema alone where there is none."""
+        return lambda: self.wire.send_batches(schema, iter(() if batch is None else (batch,)))
 
     def _answer_release(self, kind: str, grace_s: float) -> Callable[[], None]:
         lock = self.server.release(self, grace_s, kind == "delete")
