@@ -374,6 +374,17 @@ def test_json_contains_looks_at_its_own_level_only(duck):
     assert rows.filter(data__l__contains=1).exists()
 
 
+def test_json_in_ignores_spaces_and_escapes(duck):
+    with duck.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO shop_everything (id, data) VALUES (1, '{ "a" : [1,  "\\u00e9"] }')"""
+        )
+    rows = Everything.objects.using("duck").values_list("pk", flat=True)
+    assert list(rows.filter(data__in=[3, {"a": [1, "é"]}])) == [1]
+    assert list(rows.filter(data__a__in=[[1, "é"]])) == [1]
+    assert not rows.filter(data__in=[{"a": [1]}])
+
+
 def test_json_values_order_as_numbers(duck):
     rows = Everything.objects.using("duck")
     for number in (10, 9, 100):

@@ -105,8 +105,7 @@ class DatabaseFeatures(BaseDatabaseFeatures):
     supports_uuid4_function = True
     supports_uuid4_function_in_default = True
     supports_uuid7_function = True
-    # `(a, b) < (SELECT …)` is refused: DuckDB wants one column of such a subquery.
-    supports_tuple_comparison_against_subquery = False
+    supports_uuid7_function_shift = True
 
     test_collations = {
         "ci": "nocase",

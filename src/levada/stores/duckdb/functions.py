@@ -90,11 +90,39 @@ def _pad(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
     return clone.as_sql(compiler, connection, **context)
 
 
-def _tuple_exact(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
-    """Compare several columns with a subquery's by IN: DuckDB's `=` wants one column."""
-    if isinstance(self.rhs, Query):
-        return tuple_lookups.TupleIn(self.lhs, self.rhs).as_sql(compiler, connection)
-    return self.as_sql(compiler, connection)
+def _tuple_compares(operator: str) -> Callable[..., SQL]:
+    """
+    Return a comparison of several columns with a subquery's, both as one struct.
+
+    DuckDB's own row comparison wants a subquery of one column, and its IN of
+    several cannot look at the outer query. A struct with a NULL compares as a
+    value, where SQL knows no answer: that is asked first.
+    """
+
+    def as_duckdb(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+        features = connection.features
+        # Django's tests take the feature away and expect its refusal.
+        refused = not getattr(features, "supports_tuple_comparison_against_subquery", True)
+        if not isinstance(self.rhs, Query) or (refused and operator != "="):
+            return self.as_sql(compiler, connection)
+        columns, params = [], []
+        for column in self.lhs:
+            sql, values = compiler.compile(column)
+            columns.append(sql)
+            params += values
+        rhs, rhs_params = self.process_rhs(compiler, connection)
+        names = [f"k{number}" for number, _ in enumerate(columns)]
+        subquery = f"(SELECT {_struct(names)} FROM {rhs} AS levada_row ({', '.join(names)}))"
+        compared = f"({_struct(columns)} {operator} {subquery})"
+        return compared, [*params, *params, *rhs_params]
+
+    return as_duckdb
+
+
+def _struct(columns: Sequence[str]) -> str:
+    """Write columns as one struct, which is NULL where one of them is."""
+    missing = " OR ".join(f"{column} IS NULL" for column in columns)
+    return f"CASE WHEN {missing} THEN NULL ELSE row({', '.join(columns)}) END"
 
 
 def _json_object(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
@@ -103,6 +131,21 @@ def _json_object(self: Any, compiler: Any, connection: Any, **context: Any) -> S
 
 def _json_array(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
     return self.as_sql(compiler, connection, function="json_array", **context)
+
+
+_SHIFTED_UUID7 = (
+    "CAST(regexp_replace(format('{:012x}', epoch_ms("
+    "uuid_extract_timestamp(uuidv7()) + %(expressions)s"
+    r")), '(.{8})(.{4})', '\1-\2') || substr(CAST(uuidv7() AS VARCHAR), 14) AS UUID)"
+)
+"""A UUID of another time: its first 48 bits are milliseconds, the rest is a new one's."""
+
+
+def _uuid7(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Write UUID7; DuckDB's takes no shift."""
+    if self.source_expressions:
+        context = {"template": _SHIFTED_UUID7, **context}
+    return self.as_sql(compiler, connection, **context)
 
 
 # Patterns. A prefix by starts_with takes 2.7 ms where LIKE … ESCAPE takes 29, a part in any case
@@ -278,19 +321,39 @@ def _json_exact(self: Any, compiler: Any, connection: Any, **context: Any) -> SQ
     return f"{_normal(lhs)} = {_normal(rhs)}", (*lhs_params, *rhs_params)
 
 
-class _KeyIn(jsonfield.KeyTransformIn):
-    """`key__in` with each value normalised."""
+class _NormalIn:
+    """`__in` with the left side and each value normalised."""
+
+    def process_lhs(self, compiler: Any, connection: Any, *lhs: Any) -> SQL:
+        sql, params = super().process_lhs(compiler, connection, *lhs)  # type: ignore[misc]
+        return _normal(sql), params
 
     def resolve_expression_parameter(
         self, compiler: Any, connection: Any, sql: str, param: Any
     ) -> SQL:
-        sql, params = super().resolve_expression_parameter(compiler, connection, sql, param)
-        return (sql if hasattr(param, "as_sql") else _normal(sql)), params
+        found: Any = super()
+        sql, params = found.resolve_expression_parameter(compiler, connection, sql, param)
+        return _normal(sql), params
 
 
-def _key_in(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+_NORMAL_IN: dict[type, type] = {}
+"""Each lookup class that was used on JSON, and its twin with normalised values."""
+
+
+def _normal_in(lookup: type) -> type:
+    if lookup not in _NORMAL_IN:
+        _NORMAL_IN[lookup] = type(lookup.__name__, (_NormalIn, lookup), {})
+    return _NORMAL_IN[lookup]
+
+
+def _in(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
+    """Compare JSON with each value as `exact` does; anything else is Django's business."""
+    is_json = isinstance(getattr(self.lhs, "output_field", None), jsonfield.JSONField)
+    is_list = self.rhs_is_direct_value() or isinstance(self.rhs, expressions.ExpressionList)
+    if not is_json or not is_list:
+        return self.as_sql(compiler, connection)
     twin = copy.copy(self)
-    twin.__class__ = _KeyIn
+    twin.__class__ = _normal_in(type(self))
     return twin.as_sql(compiler, connection)
 
 
@@ -358,7 +421,11 @@ _METHODS: dict[type, Callable[..., SQL]] = {
     functions.RPad: _pad,
     expressions.DurationExpression: _duration,
     expressions.OrderBy: _order_by,
-    tuple_lookups.TupleExact: _tuple_exact,
+    tuple_lookups.TupleExact: _tuple_compares("="),
+    tuple_lookups.TupleGreaterThan: _tuple_compares(">"),
+    tuple_lookups.TupleGreaterThanOrEqual: _tuple_compares(">="),
+    tuple_lookups.TupleLessThan: _tuple_compares("<"),
+    tuple_lookups.TupleLessThanOrEqual: _tuple_compares("<="),
     functions.Random: _template(function="RANDOM"),
     aggregates.Sum: _aggregate,
     aggregates.Avg: _aggregate,
@@ -366,7 +433,7 @@ _METHODS: dict[type, Callable[..., SQL]] = {
     jsonfield.KeyTextTransform: _key_text,
     jsonfield.HasKeyLookup: _has_key,
     jsonfield.KeyTransformIsNull: _key_is_null,
-    jsonfield.KeyTransformIn: _key_in,
+    lookups.In: _in,
     jsonfield.DataContains: _contains,
     jsonfield.ContainedBy: _contained_by,
     jsonfield.JSONExact: _json_exact,
@@ -377,3 +444,5 @@ _METHODS: dict[type, Callable[..., SQL]] = {
 }
 if hasattr(functions, "JSONArray"):
     _METHODS[functions.JSONArray] = _json_array
+if hasattr(functions, "UUID7"):
+    _METHODS[functions.UUID7] = _uuid7

@@ -63,9 +63,6 @@ class DatabaseOperations(BaseDatabaseOperations):
         "SmallAutoField": "SMALLINT",
     }
     set_operators = {"union": "UNION", "intersection": "INTERSECT", "difference": "EXCEPT"}
-    bulk_rows_per_statement = 1_000
-    """Rows of one VALUES list; plain rows travel as one Arrow table instead, see the compiler."""
-
     # Names and literals.
 
     def quote_name(self, name: str) -> str:
@@ -269,10 +266,6 @@ class DatabaseOperations(BaseDatabaseOperations):
         return f"EXPLAIN ({', '.join(parts)})" if parts else "EXPLAIN"
 
     # Writing.
-
-    def bulk_batch_size(self, fields: Sequence[Any], objs: Sequence[Any]) -> int:
-        """Return all rows: large plain batches go by Arrow, which has no limit."""
-        return max(1, len(objs))
 
     def bulk_insert_sql(self, fields: Any, placeholder_rows: Iterable[Sequence[str]]) -> str:
         """Return a VALUES list."""
