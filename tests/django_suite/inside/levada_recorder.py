@@ -95,6 +95,27 @@ def _exists(name: str) -> bool:
         return False
 
 
+def skips_of_this_machine() -> dict[str, str]:
+    """Return the tests that fail here on every database, each with the reason."""
+    timed = "Compares wall-clock times of the XML parser: other load fails it."
+    skips = {
+        "serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance": timed,
+    }
+    if os.geteuid() == 0:
+        reason = "Expects to be refused a file, which root is not."
+        skips["template_tests.test_loaders.FileSystemLoaderTests.test_permissions_error"] = reason
+    return skips
+
+
+def skip(installed: set[str]) -> None:
+    """Mark the tests of `skips_of_this_machine`; another release may not have them."""
+    for name, reason in skips_of_this_machine().items():
+        if name.split(".")[0] in installed and _exists(name):
+            case, _, method = name.rpartition(".")
+            test_case = import_string(case)
+            setattr(test_case, method, unittest.skip(reason)(getattr(test_case, method)))
+
+
 class RecordingRunner(DiscoverRunner):
     """Django's runner with a recording result; the process's first run alone is recorded."""
 
@@ -108,8 +129,10 @@ class RecordingRunner(DiscoverRunner):
     def setup_databases(self, **kwargs: Any) -> Any:
         from django.conf import settings
 
-        if stale := stale_marks(set(settings.INSTALLED_APPS)):
+        installed = set(settings.INSTALLED_APPS)
+        if stale := stale_marks(installed):
             raise LookupError(f"features.py marks tests that do not exist: {', '.join(stale)}")
+        skip(installed)
         return super().setup_databases(**kwargs)
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:

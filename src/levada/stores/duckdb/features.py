@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import django
 from django.db.backends.base.features import BaseDatabaseFeatures
 from django.utils.functional import cached_property
 
@@ -130,10 +129,6 @@ class DatabaseFeatures(BaseDatabaseFeatures):
             "delete_regress.tests.DeleteLockingTest.test_concurrent_delete",
         },
     }
-    if django.VERSION < (6, 1):
-        django_test_skips["Times the XML parser: a loaded machine fails it on SQLite as well."] = {
-            "serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance",
-        }
 
     @cached_property
     def uses_savepoints(self) -> bool:
