@@ -1,8 +1,9 @@
 """
 A store inside the transaction that is open on Django's connection, for a TestCase.
 
-Everything written through it is undone with the test. It cannot commit or
-roll back a part: after an error only the end of the test helps.
+Everything written through it is undone with the test. Its own transactions are
+savepoints there; without OPTIONS["savepoint_bytes"] an error can only be
+undone by the end of the test.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
     from .connection import Connection, Cursor
 
 
+SAVEPOINT = "levada_batch"
+
+
 class InsideConnection:
     """The `Connection` of Django's connection `alias` in this thread, without its transactions."""
 
     def __init__(self, alias: str) -> None:
         connections[alias].ensure_connection()
         self._connection: Connection = connections[alias].connection
+        self._begun = False
+        self._has_savepoints = connections[alias].features.uses_savepoints
 
     def sibling(self) -> Connection:
         """Open a connection outside of the test's transaction."""
@@ -36,21 +42,46 @@ class InsideConnection:
     def execute(
         self, sql: str, params: Any = None, *, arrow: Mapping[str, pyarrow.Table] | None = None
     ) -> Cursor:
-        """Run one statement in the test's transaction and return its cursor."""
-        return self._connection.execute(sql, params, arrow=arrow)
+        """
+        Run one statement in the test's transaction and return its cursor.
+
+        Outside of begin() and commit() it is a transaction of its own, which
+        leaves the test's as it was if it fails.
+        """
+        if self._begun:
+            return self._connection.execute(sql, params, arrow=arrow)
+        self.begin()
+        try:
+            cursor = self._connection.execute(sql, params, arrow=arrow)
+        except BaseException:
+            self.rollback()
+            raise
+        self.commit()
+        return cursor
 
     def fetch_arrow(self, sql: str, params: Any = None) -> pyarrow.Table:
         """Run one query in the test's transaction and return its rows."""
         return self._connection.fetch_arrow(sql, params)
 
     def begin(self) -> None:
-        """The test's transaction is open already."""
+        """Set a savepoint in the test's transaction."""
+        self._savepoint("SAVEPOINT")
+        self._begun = True
 
     def commit(self) -> None:
-        """The test's transaction is never committed."""
+        """Release the savepoint; the test's transaction is never committed."""
+        self._begun = False
+        self._savepoint("RELEASE SAVEPOINT")
 
     def rollback(self) -> None:
-        """DuckDB has no savepoints: what was written goes when the test ends."""
+        """Go back to the savepoint. Raises SavepointLost."""
+        self._begun = False
+        self._savepoint("ROLLBACK TO SAVEPOINT")
+        self._savepoint("RELEASE SAVEPOINT")
+
+    def _savepoint(self, act: str) -> None:
+        if self._has_savepoints:
+            self._connection.execute(f"{act} {SAVEPOINT}")
 
     def close(self) -> None:
         """Django's connection is not ours to close."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import SavepointLost
+import duckdb
 
 SAVEPOINT_BYTES = 64 * 2**20
 """How much a transaction's journal may hold, unless OPTIONS says otherwise: 100,000 saved rows."""
@@ -95,11 +95,11 @@ class Journal:
         self.marks.append(Mark(name, len(self.entries), self.written))
 
     def release(self, name: str) -> None:
-        """Drop the savepoint `name` and those set after it. Raises SavepointLost."""
+        """Drop the savepoint `name` and those set after it. Raises OperationalError."""
         del self.marks[self._index(name) :]
 
     def back_to(self, name: str) -> Mark:
-        """Return the savepoint `name`, dropping those set after it. Raises SavepointLost."""
+        """Return the savepoint `name`, dropping those set after it. Raises OperationalError."""
         index = self._index(name)
         del self.marks[index + 1 :]
         return self.marks[index]
@@ -114,7 +114,7 @@ class Journal:
         for index in reversed(range(len(self.marks))):
             if self.marks[index].name == name:
                 return index
-        raise SavepointLost(
+        raise duckdb.OperationalError(
             f"This transaction has no savepoint {name!r}. Set it first, with SAVEPOINT in the same "
             f"transaction; a commit or rollback of the whole transaction ends it."
         )

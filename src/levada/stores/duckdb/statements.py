@@ -29,13 +29,13 @@ _TEXT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
 _TAIL = re.compile(r"\bRETURNING\b(.*)\Z", re.IGNORECASE | re.DOTALL)
 _CONFLICTS = re.compile(r"\b(?:ON\s+CONFLICT|OR\s+(?:IGNORE|REPLACE))\b", re.IGNORECASE)
 _VOLATILE = re.compile(
-    r"\b(nextval|random|uuid|uuidv4|uuidv7|gen_random_uuid|setseed|clock_timestamp"
-    r"|current_time|get_current_time|current_localtime|localtime|current_localtimestamp"
-    r"|localtimestamp)\b",
+    r"\b(?:(nextval|random|uuid|uuidv4|uuidv7|gen_random_uuid|setseed|get_current_time"
+    r"|current_localtime|current_localtimestamp)\s*\(|(current_time|localtime|localtimestamp)\b)",
     re.IGNORECASE,
 )
 _TIMED = re.compile(
-    r"\b(now|current_timestamp|get_current_timestamp|transaction_timestamp|current_date|today)\b",
+    r"\b(?:(?:now|get_current_timestamp|transaction_timestamp|today)\s*\("
+    r"|(?:current_timestamp|current_date)\b)",
     re.IGNORECASE,
 )
 
@@ -120,7 +120,7 @@ def volatile_call(sql: str) -> str | None:
     if defines(sql) and re.search(r"\bAS\b", sql, re.IGNORECASE) is None:
         return None  # a default that is declared, not drawn
     found = _VOLATILE.search(_TEXT.sub("''", sql))
-    return found[0].lower() if found else None
+    return (found[1] or found[2]).lower() if found else None
 
 
 def tells_time(sql: str) -> bool:
