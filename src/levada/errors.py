@@ -6,6 +6,7 @@ The errors Levada raises, one tree.
     │   ├── UnknownModel                            REPLICATE names a model that is not installed
     │   ├── UnsupportedModel                        a model or field that cannot be captured exactly
     │   ├── UnsupportedVendor                       a source database without our triggers
+    │   ├── MissingExtension                        DuckDB lacks an extension the settings name
     │   └── NoReplica                               no store, or several, hold what was asked for
     ├── SourceUnavailable (OperationalError)        the source database does not answer
     ├── LogError
@@ -65,6 +66,10 @@ class UnsupportedVendor(ConfigurationError):
 
 class SourceUnavailable(LevadaError, OperationalError):
     """The source database does not answer, or has no outbox yet."""
+
+
+class MissingExtension(ConfigurationError):
+    """An extension that the settings name is not on this machine, or not for this DuckDB."""
 
 
 class NoReplica(ConfigurationError):

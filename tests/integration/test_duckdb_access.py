@@ -1,10 +1,12 @@
 """SQL reaches the database's own file and what the settings name, nothing else."""
 
+import duckdb
 import pyarrow
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 
+from levada.errors import MissingExtension
 from tests.integration.duckdb_alias import alias_with
 from tests.integration.duckdb_child import Child, ChildError
 
@@ -157,12 +159,57 @@ def test_arrow_goes_in_and_out_without_external_access():
         ({"external": [7]}, r"holds 7, which is no path"),
         ({"config": {"enable_external_access": True}}, r"into OPTIONS\['external'\] instead"),
         ({"config": {"Allowed_Directories": ["/"]}}, r"into OPTIONS\['external'\] instead"),
-        ({"externals": []}, r"has no option 'externals'. The options are: config, external, "),
+        ({"externals": []}, r"has no option 'externals'. The options are: config, extensions, ext"),
+        ({"extensions": "httpfs"}, r"\['extensions'\] is 'httpfs'. Write a list of names"),
+        ({"extensions": [7]}, r"\['extensions'\] is \[7\]. Write a list of names"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options, message):
     with alias_with(options) as duck, pytest.raises(ImproperlyConfigured, match=message):
         duck.ensure_connection()
+
+
+def test_an_extension_that_is_part_of_duckdb_is_loaded_by_name():
+    with alias_with({"extensions": ["json", "icu"]}) as duck:
+        assert rows(duck, "SELECT json_valid('{}')") == [(True,)]
+
+
+def test_an_extension_that_is_nowhere_is_named_with_the_package_to_install():
+    package = rf"pip install duckdb-extension-no-where=={duckdb.__version__}"
+    with (
+        alias_with({"extensions": ["no_where"]}) as duck,
+        pytest.raises(MissingExtension, match=package),
+    ):
+        rows(duck, "SELECT 1")
+
+
+@pytest.mark.parametrize("content", [None, b"no library"])
+def test_an_extension_file_that_cannot_be_loaded_is_named(content, tmp_path):
+    path = tmp_path / "wonder.duckdb_extension"
+    if content:
+        path.write_bytes(content)
+    told = r"wonder\.duckdb_extension: .* See that the file is there and of this version"
+    with (
+        alias_with({"extensions": [path]}) as duck,
+        pytest.raises(MissingExtension, match=f"(?s){told}"),
+    ):
+        rows(duck, "SELECT 1")
+
+
+def test_an_extension_is_found_in_its_package_if_that_is_for_this_duckdb(tmp_path, monkeypatch):
+    package = tmp_path / "duckdb_extension_wonder"
+    monkeypatch.syspath_prepend(tmp_path)
+    for version in ("v0.0.1", f"v{duckdb.__version__}"):
+        (package / "extensions" / version).mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "extensions" / version / "wonder.duckdb_extension").write_bytes(b"no library")
+        # The file in the package is found, which DuckDB then refuses.
+        told = "not on this machine" if version == "v0.0.1" else r"(?i)metadata|too small|invalid"
+        with (
+            alias_with({"extensions": ["wonder"]}) as duck,
+            pytest.raises(MissingExtension, match=told),
+        ):
+            rows(duck, "SELECT 1")
 
 
 def test_a_client_of_another_process_reaches_no_more_than_the_owner(secret, tmp_path):

@@ -18,6 +18,8 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from .extensions import SUFFIX, entries_of
+
 CLOSED: Mapping[str, Any] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -41,9 +43,11 @@ class Access:
 
     external: True for all files and addresses, else the absolute paths and
         addresses that may be read and written, each with all that lies below.
+    extensions: names and absolute paths of the extensions to load.
     """
 
     external: bool | tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """Return DuckDB's settings for it, in the order they have to be set."""
@@ -69,7 +73,15 @@ def access_of(alias: str, options: Mapping[str, Any]) -> Access:
                 f"Write a list of folders, files and addresses, or True for all of them."
             )
         external = tuple(_absolute(alias, each) for each in external)
-    return Access(external)
+    extensions = options.get("extensions", ())
+    if not isinstance(extensions, (list, tuple)) or not all(
+        isinstance(each, (str, PathLike)) for each in extensions
+    ):
+        raise ImproperlyConfigured(
+            f"DATABASES[{alias!r}]['OPTIONS']['extensions'] is {extensions!r}. "
+            f"Write a list of names and of paths that end in {SUFFIX}."
+        )
+    return Access(external, entries_of(extensions))
 
 
 def config_of(alias: str, options: Mapping[str, Any]) -> dict[str, Any]:

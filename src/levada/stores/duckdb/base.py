@@ -5,7 +5,8 @@ A Django database backend on DuckDB.
 
 OPTIONS: `config`, a dict of DuckDB settings for the instance
 (`{"memory_limit": "4GB", "threads": 4}`); `external`, the folders, files and
-addresses that SQL may read and write, none by default; `null_order`,
+addresses that SQL may read and write, none by default; `extensions`, those of
+DuckDB to load, by name or path; `null_order`,
 "postgresql" or "sqlite": where ORDER BY puts NULL, by default as the
 replicated source does; `timeout_s`, how long a statement waits for the process
 that owns the file; `savepoint_bytes`, how much a transaction may write and
@@ -46,7 +47,7 @@ NULL_ORDERS = {
 }
 """Where ORDER BY puts NULL: as the largest value, or as the smallest."""
 
-OPTIONS = ("config", "external", "null_order", "savepoint_bytes", "timeout_s")
+OPTIONS = ("config", "extensions", "external", "null_order", "savepoint_bytes", "timeout_s")
 
 functions.register()
 

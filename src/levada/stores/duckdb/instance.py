@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from ...errors import ConfigurationError, StoreBusy
-from . import digests
+from . import digests, extensions
 from .access import CLOSED, NOTHING, Access
 from .connection import Description, SessionGone, only_reads, outcome_of, zoned_rows
 from .failures import named
@@ -56,6 +56,7 @@ class Instance:
         name = ":memory:" if path.startswith(":memory:") else path
         with named(path):
             self._root = _opened(name, config)
+            extensions.load(self._root, access.extensions)
             locked = {"lock_configuration": config.get("lock_configuration", True)}
             for setting, value in {**settings, **access.settings(), **locked}.items():
                 self._root.execute(f"SET GLOBAL {setting} = {literal(value)}")
