@@ -1,8 +1,16 @@
 """Migrations' operations on DuckDB: rows, keys, constraints and indexes survive each of them."""
 
 import pytest
-from django.db import IntegrityError, connections, models
+from django.db import (
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    connections,
+    models,
+    transaction,
+)
 from django.db.models import CheckConstraint, F, Index, Q, UniqueConstraint
+from django.db.models.functions import Lower
 from django.test.utils import CaptureQueriesContext, isolate_apps
 
 from tests.integration.test_duckdb_backend import duck  # noqa: F401 (a fixture)
@@ -219,3 +227,125 @@ def test_deleting_a_model_drops_its_sequence(connection, plant):
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM duckdb_sequences() WHERE sequence_name LIKE 'garden%'")
         assert cursor.fetchone() == (0,)
+
+
+def run(connection, *statements):
+    with connection.cursor() as cursor:
+        for each in statements:
+            cursor.execute(each)
+
+
+def test_a_broken_check_is_named(connection, plant):
+    assert constraints(connection)["plant_low"]["check"]
+    with connection.cursor() as cursor, pytest.raises(IntegrityError, match="plant_low"):
+        cursor.execute("INSERT INTO garden_plant (name, height, note) VALUES ('elm', 1000, '')")
+
+
+def test_a_check_that_is_not_there_cannot_be_removed(connection, plant):
+    absent = CheckConstraint(condition=Q(height__gt=2), name="absent")
+    with (
+        pytest.raises(ProgrammingError, match="no check constraint 'absent'"),
+        connection.schema_editor() as editor,
+    ):
+        editor.remove_constraint(plant, absent)
+
+
+def test_a_condition_makes_only_its_rows_unique(connection, plant):
+    with connection.schema_editor() as editor:
+        editor.add_constraint(
+            plant,
+            UniqueConstraint(fields=["note"], condition=Q(height__gte=100), name="one_tall"),
+        )
+    assert constraints(connection)["one_tall"]["unique"]
+    plants = plant.objects.using("duck")
+    plants.create(name="moss", height=3)
+    with pytest.raises(IntegrityError):
+        plants.create(name="elm", height=100)
+    with transaction.atomic("duck"):  # the condition changes hands
+        plants.filter(name="oak").update(height=3)
+        plants.filter(name="fern").update(height=900)
+    with pytest.raises(IntegrityError):
+        plants.filter(name="moss").update(height=900)
+
+
+@isolate_apps("tests")
+def test_conflicts_with_an_expression_are_not_ignored_but_refused(connection):
+    class Tall(models.Model):
+        name = models.TextField()
+
+        class Meta:
+            app_label = "garden"
+            constraints = [UniqueConstraint(Lower("name"), name="one_name")]
+
+        def __str__(self):
+            return self.name
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Tall)
+    tall = Tall.objects.using("duck")
+    tall.bulk_create([Tall(pk=1, name="Oak")])
+    with pytest.raises(NotSupportedError, match="'one_name' of garden"):
+        tall.bulk_create([Tall(name="oak")], ignore_conflicts=True)
+    tall.bulk_create(
+        [Tall(pk=1, name="oak")],
+        update_conflicts=True,
+        unique_fields=["pk"],
+        update_fields=["name"],
+    )
+    assert tall.get().name == "oak"
+
+
+def test_nulls_are_equal_where_the_constraint_says_so(connection, plant):
+    with connection.schema_editor() as editor:
+        editor.add_constraint(
+            plant, UniqueConstraint(fields=["height", "note"], nulls_distinct=False, name="one")
+        )
+    assert constraints(connection)["one"]["columns"] == ["height", "note"]
+    plants = plant.objects.using("duck")
+    plants.create(name="moss", height=None)
+    plants.create(name="lily", height=None, note="other")
+    with pytest.raises(IntegrityError):
+        plants.create(name="elm", height=None)
+
+
+def test_keys_and_unique_values_may_come_back_within_a_transaction(connection, plant):
+    with transaction.atomic("duck"):
+        run(
+            connection,
+            "DELETE FROM garden_plant WHERE name = 'fern'",
+            "INSERT INTO garden_plant (id, name, note) VALUES (1, 'fern', 'again')",
+            "UPDATE garden_plant SET name = 'x' WHERE id = 1",
+            "UPDATE garden_plant SET name = 'fern' WHERE id = 2",
+            "UPDATE garden_plant SET name = 'oak' WHERE id = 1",
+            "UPDATE garden_plant SET id = 3 - id",
+        )
+    assert rows(connection, "id, name") == [(1, "fern"), (2, "oak")]
+
+
+def test_one_update_moves_unique_values_through_2048_rows_and_no_more(connection):
+    run(connection, "CREATE TABLE n AS SELECT range AS a FROM range(2048)")
+    run(connection, "CREATE UNIQUE INDEX n_a ON n (a)", "UPDATE n SET a = a + 1")
+    run(connection, "INSERT INTO n VALUES (2049)")
+    with connection.cursor() as cursor, pytest.raises(IntegrityError):
+        cursor.execute("UPDATE n SET a = a + 1")
+
+
+def test_a_table_with_foreign_keys_of_another_client_is_not_made_anew(connection, plant):
+    run(connection, "CREATE TABLE leaf (plant BIGINT REFERENCES garden_plant (id))")
+    with connection.cursor() as cursor:
+        relations = connection.introspection.get_relations(cursor, "leaf")
+    assert relations == {"plant": ("id", "garden_plant")}
+    with (
+        pytest.raises(NotSupportedError, match="a foreign key of leaf refers to it"),
+        connection.schema_editor() as editor,
+    ):
+        editor.remove_constraint(plant, plant._meta.constraints[1])
+    assert len(rows(connection)) == 2
+
+
+def test_a_comment_of_an_index_survives_a_remake(connection, plant):
+    run(connection, "COMMENT ON INDEX plant_note IS 'slow without'")
+    change(connection, plant, "height", models.IntegerField(null=True))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT comment FROM duckdb_indexes() WHERE index_name = 'plant_note'")
+        assert cursor.fetchone() == ("slow without",)

@@ -10,6 +10,7 @@ from django.db.backends.base.introspection import BaseDatabaseIntrospection
 from django.db.models import Index
 from django.db.utils import ProgrammingError
 
+from .ddl import check_name, collations, indexed_column, listed
 from .parameters import unquoted
 
 
@@ -62,7 +63,8 @@ COLUMNS = """
 """The columns of one table, in order."""
 
 CONSTRAINTS = """
-    SELECT constraint_name, constraint_type, constraint_column_names, constraint_text
+    SELECT constraint_name, constraint_type, constraint_column_names, constraint_text,
+        referenced_table, referenced_column_names
     FROM duckdb_constraints()
     WHERE database_name = current_database() AND schema_name = current_schema()
         AND lower(table_name) = lower(?) AND constraint_type <> 'NOT NULL'
@@ -70,8 +72,22 @@ CONSTRAINTS = """
 """
 """The constraints of one table as they were declared, NOT NULL left out."""
 
+REFERRING = """
+    SELECT DISTINCT table_name FROM duckdb_constraints()
+    WHERE database_name = current_database() AND schema_name = current_schema()
+        AND constraint_type = 'FOREIGN KEY' AND lower(referenced_table) = lower(?)
+"""
+"""The tables whose foreign keys refer to one table."""
+
+TABLE_TEXT = """
+    SELECT sql, comment FROM duckdb_tables()
+    WHERE database_name = current_database() AND schema_name = current_schema()
+        AND lower(table_name) = lower(?)
+"""
+"""The statement that makes a table, and its comment."""
+
 INDEXES = """
-    SELECT index_name, is_unique, expressions, sql
+    SELECT index_name, is_unique, sql, comment
     FROM duckdb_indexes()
     WHERE database_name = current_database() AND schema_name = current_schema()
         AND lower(table_name) = lower(?)
@@ -129,29 +145,34 @@ class DatabaseIntrospection(BaseDatabaseIntrospection):
 
     def get_table_description(self, cursor: Any, table_name: str) -> list[Any]:
         """Return a `FieldInfo` for each column. Raises ProgrammingError without the table."""
-        rows = _rows(cursor, COLUMNS, table_name)
-        if not rows:
+        described = rows(cursor, COLUMNS, table_name)
+        if not described:
             raise ProgrammingError(f"Table with name {table_name} does not exist!")
-        return [_field_info(*row[:5]) for row in rows]
+        collation = table_text(cursor, table_name)[0]
+        return [_field_info(row, collation.get(row[0])) for row in described]
 
     def get_sequences(
         self, cursor: Any, table_name: str, table_fields: Sequence[Any] = ()
     ) -> list[dict[str, str]]:
         """Return the sequences that the table's columns take their default from."""
         found = []
-        for name, _, _, default, *_ in _rows(cursor, COLUMNS, table_name):
+        for name, _, _, default, *_ in rows(cursor, COLUMNS, table_name):
             sequence = sequence_of(default)
             if sequence:
                 found.append({"name": sequence, "table": table_name, "column": name})
         return found
 
     def get_relations(self, cursor: Any, table_name: str) -> dict[str, tuple[str, str]]:
-        """Return {}: the backend makes no foreign keys."""
-        return {}
+        """Return the foreign keys of one column: ours have none, but other clients' tables may."""
+        found = {}
+        for _, kind, columns, _, table, referenced in rows(cursor, CONSTRAINTS, table_name):
+            if kind == "FOREIGN KEY" and len(columns) == 1:
+                found[columns[0]] = (referenced[0], table)
+        return found
 
     def get_primary_key_columns(self, cursor: Any, table_name: str) -> list[str] | None:
         """Return the primary key's columns, None where there is none."""
-        for _, kind, columns, _ in _rows(cursor, CONSTRAINTS, table_name):
+        for _, kind, columns, *_ in rows(cursor, CONSTRAINTS, table_name):
             if kind == "PRIMARY KEY":
                 return list(columns)
         return None
@@ -164,20 +185,20 @@ class DatabaseIntrospection(BaseDatabaseIntrospection):
     def get_constraints(self, cursor: Any, table_name: str) -> dict[str, dict[str, Any]]:
         """Return constraints and indexes by name."""
         found: dict[str, dict[str, Any]] = {}
-        for name, kind, columns, text in _rows(cursor, CONSTRAINTS, table_name):
-            found[_free(name or text, found)] = {
-                "columns": list(columns or ()),
+        for row in rows(cursor, CONSTRAINTS, table_name):
+            name, kind, columns, text, referred_table, referred = row
+            known = check_name(text) if kind == "CHECK" else None
+            found[_free(known or name or text, found)] = {
+                "columns": list(dict.fromkeys(columns or ())),
                 "primary_key": kind == "PRIMARY KEY",
                 "unique": kind in ("PRIMARY KEY", "UNIQUE"),
-                "foreign_key": None,
+                "foreign_key": (referred_table, referred[0]) if kind == "FOREIGN KEY" else None,
                 "check": kind == "CHECK",
                 "index": False,
                 "definition": text,
             }
-        names = {row[0] for row in _rows(cursor, COLUMNS, table_name)}
-        for name, unique, expressions, sql in _rows(cursor, INDEXES, table_name):
-            covered = index_columns(expressions)
-            columns = [column if column in names else None for column in covered]
+        for name, unique, sql, _ in rows(cursor, INDEXES, table_name):
+            columns = list(map(indexed_column, listed(sql)))
             found[name] = {
                 "columns": columns if any(columns) else [],
                 "orders": ["ASC"] * len(columns) if any(columns) else [],
@@ -198,22 +219,15 @@ def sequence_of(default: str | None) -> str | None:
     return match[1].replace('""', '"').replace("''", "'") if match else None
 
 
-def index_columns(expressions: str) -> list[str]:
-    """Split DuckDB's list of an index's columns and expressions, `[a, '"b"', '(c + 1)']`."""
-    parts, depth, quoted, current = [], 0, False, ""
-    for letter in expressions.strip()[1:-1]:
-        if letter == "'":
-            quoted = not quoted
-        elif letter == "," and not quoted and depth == 0:
-            parts.append(current)
-            current = ""
-            continue
-        depth += (letter == "(") - (letter == ")")
-        current += letter
-    return [unquoted(part.strip().strip("'")) for part in (*parts, current) if part.strip()]
+def table_text(cursor: Any, table_name: str) -> tuple[dict[str, str], str | None]:
+    """Return what only the table's own statement tells: collations by column; and its comment."""
+    for sql, comment in rows(cursor, TABLE_TEXT, table_name):
+        return collations(sql), comment
+    return {}, None
 
 
-def _rows(cursor: Any, sql: str, table_name: str) -> list[tuple[Any, ...]]:
+def rows(cursor: Any, sql: str, table_name: str) -> list[tuple[Any, ...]]:
+    """Ask the catalog one of the questions above about one table."""
     cursor.execute(sql.replace("?", "%s"), [unquoted(table_name)])
     return cursor.fetchall()
 
@@ -227,9 +241,8 @@ def _free(name: str, taken: dict[str, Any]) -> str:
     return free
 
 
-def _field_info(
-    name: str, data_type: str, nullable: bool, default: str | None, comment: str | None
-) -> Any:
+def _field_info(row: Sequence[Any], collation: str | None) -> Any:
+    name, data_type, nullable, default, comment, *_ = row
     decimal = _DECIMAL.fullmatch(data_type.replace(" ", ""))
     sequence = sequence_of(default)
     return FieldInfo(
@@ -241,7 +254,7 @@ def _field_info(
         scale=int(decimal[2]) if decimal else None,
         null_ok=nullable,
         default=None if sequence else default,
-        collation=None,
+        collation=collation,
         is_autofield=sequence is not None,
         comment=comment,
     )

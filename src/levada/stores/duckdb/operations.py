@@ -10,13 +10,15 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
-from django.db import DataError
+from django.db import DataError, NotSupportedError
 from django.db.backends.base.operations import BaseDatabaseOperations
+from django.db.models import UniqueConstraint
 from django.db.models.constants import OnConflict
 from django.db.models.expressions import Col
 from django.utils import timezone
 
 from ...tables import TableSpec
+from .ddl import covers_expressions
 from .parameters import literal, unquoted
 
 _DOUBLE = Context(prec=15)
@@ -296,8 +298,22 @@ class DatabaseOperations(BaseDatabaseOperations):
         update_fields: Iterable[str],
         unique_fields: Iterable[str],
     ) -> str:
-        """Return the ON CONFLICT clause, '' where none is wanted."""
+        """
+        Return the ON CONFLICT clause, '' where none is wanted.
+
+        Raises NotSupportedError for ignoring conflicts beside a unique index on
+        an expression: DuckDB 2.0.0 looks up a column's value in it instead of
+        the expression's, and leaves out rows that are in nobody's way.
+        """
         if on_conflict == OnConflict.IGNORE:
+            for each in fields[0].model._meta.constraints:
+                if isinstance(each, UniqueConstraint) and covers_expressions(each):
+                    raise NotSupportedError(
+                        f"ignore_conflicts=True beside {each.name!r} of "
+                        f"{fields[0].model._meta.label}: in DuckDB, ON CONFLICT DO NOTHING "
+                        "misreads a unique index on an expression. Filter the objects first, "
+                        "or use update_conflicts=True with unique_fields."
+                    )
             return "ON CONFLICT DO NOTHING"
         if on_conflict == OnConflict.UPDATE:
             target = ", ".join(map(self.quote_name, unique_fields))

@@ -8,14 +8,12 @@ a table of the new shape, copies the rows and lets it take the old one's name.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import introspection
-
-_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\w+""")
+from .ddl import check_name, indexed_column, listed, mentions, rename_identifier, uncast
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +32,66 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A constraint in SQL, its kind (PRIMARY KEY, UNIQUE, CHECK) and the columns it names."""
+    """
+    A constraint in SQL, its kind and the columns it names.
+
+    kind: PRIMARY KEY, UNIQUE, CHECK or FOREIGN KEY.
+    """
 
     kind: str
     columns: tuple[str, ...]
     sql: str
 
+    @property
+    def name(self) -> str | None:
+        """The name a check was given; DuckDB keeps none of other constraints."""
+        return check_name(self.sql) if self.kind == "CHECK" else None
+
+    @property
+    def is_key(self) -> bool:
+        """Whether DuckDB keeps an index for it."""
+        return self.kind != "CHECK"
+
+    def names(self, column: str) -> bool:
+        """Say whether the constraint is about `column`, among others or alone."""
+        if self.kind == "CHECK":
+            return mentions(self.sql, column)
+        return column.lower() in (each.lower() for each in self.columns)
+
 
 @dataclass(frozen=True, slots=True)
 class IndexShape:
-    """An index: its name, the columns or expressions it covers, the statement that makes it."""
+    """An index made by CREATE INDEX. covers: its columns and expressions as SQL."""
 
     name: str
-    columns: tuple[str, ...]
     unique: bool
-    sql: str
+    covers: tuple[str, ...]
+    comment: str | None = None
+
+    @property
+    def columns(self) -> tuple[str | None, ...]:
+        """The columns covered, None in place of an expression."""
+        return tuple(map(indexed_column, self.covers))
+
+    def mentions(self, column: str) -> bool:
+        """Say whether the index covers `column`, by itself or in an expression."""
+        return any(mentions(each, column) for each in self.covers)
+
+    def create_sql(self, table: str, quote: Callable[[str], str]) -> str:
+        """Return the statement that makes the index on `table`."""
+        kind = "UNIQUE INDEX" if self.unique else "INDEX"
+        return f"CREATE {kind} {quote(self.name)} ON {quote(table)} ({', '.join(self.covers)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A table's columns in order, its constraints and its indexes."""
+    """A table's columns in order, its constraints, its indexes and its comment."""
 
     table: str
     columns: tuple[Column, ...]
     constraints: tuple[Constraint, ...] = ()
-    indexes: tuple[IndexShape, ...] = field(default=())
+    indexes: tuple[IndexShape, ...] = ()
+    comment: str | None = None
 
     def column(self, name: str) -> Column:
         """Return the column called `name`, in any case. Raises KeyError."""
@@ -67,6 +100,22 @@ class Shape:
                 return column
         raise KeyError(name)
 
+    def names(self) -> list[str]:
+        """Return the names of the columns, in order."""
+        return [column.name for column in self.columns]
+
+    def position(self, name: str) -> int:
+        """Return the place of the column called `name`, from 0. Raises KeyError."""
+        return self.columns.index(self.column(name))
+
+    def depends_on(self, name: str) -> bool:
+        """Say whether a constraint, an index or a generated column depends on a column."""
+        return (
+            any(each.names(name) for each in self.constraints)
+            or any(each.mentions(name) for each in self.indexes)
+            or any(each.generated and mentions(each.definition, name) for each in self.columns)
+        )
+
     def with_column(self, name: str, new: Column | None) -> Shape:
         """Replace the column `name` by `new` in its place; None removes it."""
         columns = tuple(
@@ -74,10 +123,18 @@ class Shape:
         )
         return replace(self, columns=tuple(column for column in columns if column is not None))
 
+    def with_constraints(self, *added: Constraint) -> Shape:
+        """Add constraints behind those that are there."""
+        return replace(self, constraints=(*self.constraints, *added))
+
     def without_constraints(self, unwanted: Callable[[Constraint], bool]) -> Shape:
         """Leave out the constraints for which `unwanted` is true."""
         kept = tuple(each for each in self.constraints if not unwanted(each))
         return replace(self, constraints=kept)
+
+    def with_index(self, added: IndexShape) -> Shape:
+        """Add an index."""
+        return replace(self, indexes=(*self.indexes, added))
 
     def without_indexes(self, unwanted: Callable[[IndexShape], bool]) -> Shape:
         """Leave out the indexes for which `unwanted` is true."""
@@ -103,8 +160,7 @@ class Shape:
                 for each in self.constraints
             ),
             indexes=tuple(
-                replace(each, columns=names(each.columns), sql=_rename_in_index(each.sql, old, new))
-                for each in self.indexes
+                replace(each, covers=tuple(map(words, each.covers))) for each in self.indexes
             ),
         )
 
@@ -116,45 +172,30 @@ class Shape:
 
 
 def read_shape(cursor: Any, table: str, quote: Callable[[str], str]) -> Shape:
-    """Read the shape of `table` from the catalog."""
+    """Read the shape of `table` from the catalog. Raises ProgrammingError without the table."""
+    collations, comment = introspection.table_text(cursor, table)
     columns = []
-    for row in introspection._rows(cursor, introspection.COLUMNS, table):
-        name, data_type, nullable, default, comment, generated, expression = row
+    for row in introspection.rows(cursor, introspection.COLUMNS, table):
+        name, data_type, nullable, default, column_comment, generated, expression = row
         definition = data_type
         if generated:
-            definition += f" GENERATED ALWAYS AS ({expression}) VIRTUAL"
+            definition += f" GENERATED ALWAYS AS ({uncast(expression, data_type)}) VIRTUAL"
         else:
+            definition += f" COLLATE {collations[name]}" if name in collations else ""
             definition += f" DEFAULT {default}" if default is not None else ""
             definition += "" if nullable else " NOT NULL"
-        columns.append(Column(name, definition, bool(generated), comment))
+        columns.append(Column(name, definition, bool(generated), column_comment))
     constraints = []
-    for _, kind, names, text in introspection._rows(cursor, introspection.CONSTRAINTS, table):
+    for row in introspection.rows(cursor, introspection.CONSTRAINTS, table):
+        _, kind, names, text, *_ = row
         names = tuple(names or ())
-        if kind != "CHECK":
+        if kind in ("PRIMARY KEY", "UNIQUE"):
             text = f"{kind} ({', '.join(map(quote, names))})"
         constraints.append(Constraint(kind, names, text))
     indexes = tuple(
-        IndexShape(name, tuple(introspection.index_columns(expressions)), bool(unique), sql)
-        for name, unique, expressions, sql in introspection._rows(
+        IndexShape(name, bool(unique), tuple(listed(sql)), index_comment)
+        for name, unique, sql, index_comment in introspection.rows(
             cursor, introspection.INDEXES, table
         )
     )
-    return Shape(table, tuple(columns), tuple(constraints), indexes)
-
-
-def rename_identifier(sql: str, old: str, new: str) -> str:
-    """Rename the identifier `old` in `sql`; string literals keep what they say."""
-    quoted = '"{}"'.format(new.replace('"', '""'))
-
-    def swap(match: re.Match[str]) -> str:
-        token = match[0]
-        name = token[1:-1].replace('""', '"') if token.startswith('"') else token
-        return quoted if name.lower() == old.lower() else token
-
-    return _TOKEN.sub(swap, sql)
-
-
-def _rename_in_index(sql: str, old: str, new: str) -> str:
-    """Rename a column in CREATE INDEX, but not in the names of index and table."""
-    head, opening, rest = sql.partition("(")
-    return head + opening + rename_identifier(rest, old, new)
+    return Shape(table, tuple(columns), tuple(constraints), indexes, comment)
