@@ -19,10 +19,11 @@ SETUP = "import django; django.setup()\n"
 
 
 class Project:
-    """tests.settings in the folder `path`; on PostgreSQL with a database made for it alone."""
+    """`settings` in the folder `path`; on PostgreSQL with a database made for it alone."""
 
-    def __init__(self, path):
+    def __init__(self, path, settings="tests.settings"):
         self.path = path
+        self.settings = settings
         self.source_url = self._create_database() if SOURCE_URL else ""
         self.keepers = []
         self.started = []
@@ -40,7 +41,7 @@ class Project:
     def environment(self):
         return {
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "DJANGO_SETTINGS_MODULE": self.settings,
             "LEVADA_TEST_DIR": str(self.path),
             "LEVADA_TEST_SOURCE": self.source_url,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

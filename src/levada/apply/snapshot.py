@@ -23,6 +23,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow
+from django.conf import settings as django_settings
 from pyarrow import compute, csv
 
 from levada.contracts import SourceSnapshot
@@ -286,7 +287,7 @@ class PostgreSQLReader(TableReader):
     def _expression(self, column: ColumnSpec) -> str:
         name = _quote(column.name)
         if column.kind == "timestamp":
-            return f"{name} AT TIME ZONE 'UTC'"
+            return f"{name} AT TIME ZONE {_zone()}"
         if column.kind == "duration":
             return f"(extract(epoch FROM {name}) * 1000000)::bigint"
         if column.kind == "binary":
@@ -296,6 +297,8 @@ class PostgreSQLReader(TableReader):
     def _same(self, name: str) -> str:
         if self.spec.column(name).kind == "duration":
             return f"{_quote(name)} = %s::bigint * interval '1 microsecond'"
+        if self.spec.column(name).kind == "timestamp" and not django_settings.USE_TZ:
+            return f"{_quote(name)} AT TIME ZONE {_zone()} = %s::timestamp"
         return f"{_quote(name)} = %s"
 
     def arrow(self, rows: Sequence[Any]) -> pyarrow.Table:
@@ -319,6 +322,12 @@ class PostgreSQLReader(TableReader):
     def texts(self, row: Any) -> dict[str, str | None]:
         names = [column.name for column in self.spec.columns]
         return dict(zip(names, next(_csv_rows([row], len(names))), strict=True))
+
+
+def _zone() -> str:
+    """Write the zone of Django's datetimes: without USE_TZ the project's, as the triggers do."""
+    zone = "UTC" if django_settings.USE_TZ else django_settings.TIME_ZONE
+    return "'" + zone.replace("'", "''") + "'"
 
 
 def _csv_rows(rows: Sequence[bytes], width: int) -> Iterator[list[str | None]]:
