@@ -1,6 +1,8 @@
 """Triggers follow the schema: migrations, a DBA's DDL, tables that come and go."""
 
 import datetime as dt
+import io
+import re
 
 import pytest
 from django.apps import apps
@@ -10,7 +12,10 @@ from django.db.migrations.state import ProjectState
 from django.test import override_settings
 
 from levada import capture
+from levada.capture import postgresql as postgresql_dialect
+from levada.capture import sqlite as sqlite_dialect
 from levada.capture.plan import DRIFTED
+from levada.conf import replicated
 from levada.errors import ConfigurationError, UnsupportedModel, UnsupportedVendor
 from levada.models import ReplicatedTable
 from tests.shop.models import Customer, Order, OrderLine, Product, Tag
@@ -668,3 +673,64 @@ def test_a_connection_that_trusts_no_schema_is_refused_by_name(monkeypatch):
     finally:
         monkeypatch.undo()
         connection.close()
+
+
+def test_the_printed_sql_is_what_migrate_installs():
+    """A DBA reads it, and may run it as it stands: every trigger, and nothing else, is made."""
+    out = io.StringIO()
+    call_command("levada", "triggers", "--sql", stdout=out)
+    installed = installed_capture()
+    tables = {each.spec.table for each in replicated().values()}
+    assert len(tables) >= 8
+    for table in tables:
+        for event in ("insert", "update", "delete"):
+            assert re.search(trigger_line(table, event), out.getvalue()), (table, event)
+    for column in replicated()["shop.Everything"].spec.columns:
+        assert re.search(rf"(?m)^ +'{column.name}', ", out.getvalue()), "each on a line of its own"
+
+    capture.uninstall("default")
+    try:
+        assert installed_capture() == {}
+        if connection.vendor == "sqlite":
+            connection.connection.executescript(out.getvalue())
+        else:
+            execute(out.getvalue())
+        assert installed_capture() == installed
+    finally:
+        capture.install("default")
+
+
+def trigger_line(table, event):
+    if connection.vendor == "sqlite":
+        return rf'(?m)^CREATE TRIGGER "levada_capture_{table}_{event}" AFTER {event.upper()} ON '
+    timing = f'AFTER {event.upper()} ON "public"."{table}"'
+    return rf"(?m)^CREATE OR REPLACE TRIGGER levada_{event} {timing} "
+
+
+def installed_capture():
+    """Return what the database has of capture: name to definition, by table."""
+    vendor = {"sqlite": sqlite_dialect, "postgresql": postgresql_dialect}[connection.vendor]
+    with connection.cursor() as cursor:
+        return {name: found.pieces for name, found in vendor.found(cursor).items()}
+
+
+@sqlite
+def test_local_times_in_an_sqlite_source_are_refused_by_name(monkeypatch):
+    """Django writes them without an offset, and no trigger knows when clocks are changed."""
+    monkeypatch.setitem(connections["default"].settings_dict, "TIME_ZONE", "Europe/Lisbon")
+    forget_zone()
+    try:
+        assert connection.timezone_name == "Europe/Lisbon"
+        with pytest.raises(ConfigurationError, match=r"'Europe/Lisbon', so shop\.\w+ keeps local"):
+            capture.install("default")
+        with replicating("shop.Seat", "shop.OrderLine"):
+            capture.install("default")  # a model without datetimes does not mind
+    finally:
+        monkeypatch.undo()
+        forget_zone()
+        capture.install("default")
+
+
+def forget_zone():
+    for name in ("timezone", "timezone_name"):
+        vars(connections["default"]).pop(name, None)

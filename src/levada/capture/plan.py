@@ -89,7 +89,7 @@ def joined(terms: list[str], operator: str, width: int = 30) -> str:
     wide table would reach.
     """
     if len(terms) <= width:
-        return f" {operator} ".join(terms)
+        return f"\n    {operator} ".join(terms)
     groups = [terms[at : at + width] for at in range(0, len(terms), width)]
     inner = [f"({joined(group, operator, width)})" for group in groups]
     return joined([each + "\n" for each in inner[:-1]] + inner[-1:], operator, width)

@@ -323,7 +323,7 @@ class _Image:
         names = [column.name for column in self.spec.columns]
         if len(names) <= 50:  # a function takes 100 arguments
             pairs = (f"{literal(name)}, {self.value(name, row)}" for name in names)
-            return f"json_build_object({', '.join(pairs)})::text"
+            return "json_build_object(\n    " + ",\n    ".join(pairs) + ")::text"
         values = ", ".join(f"{self.value(name, row)} AS {quoted(name)}" for name in names)
         return f"(SELECT row_to_json(levada_row)::text FROM (SELECT {values}) AS levada_row)"
 
