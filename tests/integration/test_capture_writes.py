@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sqlite3
 
 import pytest
@@ -11,6 +12,7 @@ from django.db import connection, migrations, models, transaction
 from django.db.migrations.state import ProjectState
 from django.db.models import F
 
+from levada import capture
 from tests.shop.models import Book, Customer, Order, OrderLine, Product, Seat, Tag
 
 from .captured import capturing, ops
@@ -301,6 +303,93 @@ def test_a_delete_that_moves_what_pointed_to_the_row_is_captured(monkeypatch):
 
     assert ops(changes) == [("u", "shop.Order"), ("d", "shop.Customer")]
     assert changes[0].after["customer_id"] == heir.pk
+
+
+@pytest.fixture
+def lines_of():
+    """Have the database itself do something to an order's lines when the order goes."""
+    before = []
+
+    def make(action, column):
+        statements = _foreign_key(f"ON DELETE {action}", column)
+        before.extend(_foreign_key("", "NOT NULL"))
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    yield make
+    OrderLine.objects.all().delete()
+    with connection.cursor() as cursor:
+        for statement in before:
+            cursor.execute(statement)
+    assert capture.stale("default") == []
+
+
+def _foreign_key(action, column):
+    """Return what gives the empty table of order lines such a foreign key."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute(
+                "SELECT sql FROM sqlite_master WHERE tbl_name = 'shop_orderline' "
+                "AND type IN ('table', 'index') AND sql IS NOT NULL ORDER BY type DESC"
+            )
+            table, *indexes = (sql for (sql,) in cursor.fetchall())
+            key = rf'"order_id" bigint {column} REFERENCES "shop_order" ("id") {action} DEFERRABLE'
+            table, found = re.subn(r'"order_id" bigint .*? DEFERRABLE', key, table)
+            assert found == 1
+            return ["DROP TABLE shop_orderline", table, *indexes]
+        cursor.execute(
+            "SELECT conname FROM pg_constraint "
+            "WHERE conrelid = 'shop_orderline'::regclass AND contype = 'f'"
+        )
+        ((name,),) = cursor.fetchall()
+    null = "SET NOT NULL" if "NOT NULL" in column else "DROP NOT NULL"
+    default = re.search(r"DEFAULT \d+", column)
+    alter = "ALTER TABLE shop_orderline"
+    return [
+        f"{alter} ALTER COLUMN order_id {null}",
+        f"{alter} ALTER COLUMN order_id {f'SET {default[0]}' if default else 'DROP DEFAULT'}",
+        f"{alter} DROP CONSTRAINT {name}",
+        f"{alter} ADD CONSTRAINT {name} FOREIGN KEY (order_id) REFERENCES shop_order (id) "
+        f"{action} DEFERRABLE INITIALLY DEFERRED",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("action", "column", "op"),
+    [
+        ("CASCADE", "NOT NULL", "d"),
+        ("SET NULL", "", "u"),
+        ("SET DEFAULT", "DEFAULT 4242", "u"),
+    ],
+)
+def test_what_the_database_does_on_delete_is_captured(lines_of, monkeypatch, action, column, op):
+    """Django 6.1's DB_CASCADE, DB_SET_NULL and DB_SET_DEFAULT leave it to the database."""
+    name = f"DB_{action.replace(' ', '_')}"
+    reference = OrderLine._meta.get_field("order").remote_field
+    monkeypatch.setattr(reference, "on_delete", getattr(models, name, models.DO_NOTHING))
+    heir = Order.objects.create(pk=4242, customer=bel("heir"))
+    lines_of(action, column)
+    kept, gone = (Order.objects.create(customer=bel()) for _ in range(2))
+    for order in (kept, gone, gone):
+        OrderLine.objects.create(order=order, sku="a")
+
+    number = gone.pk
+
+    with capturing() as changes:
+        gone.delete()
+
+    assert sorted(ops(changes)) == [("d", "shop.Order"), *[(op, "shop.OrderLine")] * 2]
+    lines = [change for change in changes if change.label == "shop.OrderLine"]
+    assert {change.before["order_id"] for change in lines} == {number}
+    if op == "u":
+        moved_to = heir.pk if action == "SET DEFAULT" else None
+        assert {change.after["order_id"] for change in lines} == {moved_to}
+
+    # The next statement at the top level is captured as ever.
+    with capturing() as changes:
+        OrderLine.objects.filter(order=kept).update(sku="b")
+    assert ops(changes) == [("u", "shop.OrderLine")]
 
 
 @pytest.mark.parametrize(

@@ -266,3 +266,18 @@ def test_a_value_of_the_wrong_type_in_the_source_is_unreadable(filled):
         ("unreadable", "5"),
         ("unreadable", "6"),
     }
+
+
+@pytest.mark.sqlite
+def test_bytes_in_a_text_column_of_the_source_are_unreadable(filled):
+    """The log carries them as hex in a string, which the store takes: only verify can tell."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE shop_everything SET text = x'ff00' WHERE id = 5")
+        cursor.execute("UPDATE shop_everything SET char = x'' WHERE id = 6")
+    filled.drain()
+    found = only(filled.verify())
+    assert [(kind, key["id"]) for kind, key, _ in found] == [
+        ("unreadable", "5"),
+        ("unreadable", "6"),
+    ]
+    assert found[0][2] == {"text": ("b'\\xff\\x00'", None)}
