@@ -20,7 +20,7 @@ demo: $(VENV)/.levada-demo  ## Run the demo; options: make demo ARGS="--rows 500
 test: $(VENV)/.levada-dev  ## Run the tests, with SQLite and with PostgreSQL; ARGS go to pytest
 	@$(RUN) scripts/run_tests.py $(ARGS)
 
-django-suite: $(VENV)/.levada-dev  ## Run Django's own tests on DuckDB; APPS="queries lookup" for some
+django-suite: $(VENV)/.levada-suite  ## Run Django's own tests on DuckDB; APPS="queries lookup" for some
 	@$(RUN) -m tests.django_suite $(APPS) $(ARGS)
 
 check: lint imports types  ## Everything that reads the code without running it

@@ -3,9 +3,10 @@ Make a virtual environment with Levada in it, in the versions constraints.txt pi
 
     python scripts/make_venv.py FOLDER demo        what `make demo` needs
     python scripts/make_venv.py FOLDER dev         every extra and the development tools
+    python scripts/make_venv.py FOLDER suite       and what Django's own tests ask for
     python scripts/make_venv.py FOLDER dev --django 6.0
 
-Needs Python >= 3.11 with venv and pip, nothing else. The dependency group is
+Needs Python >= 3.11 with venv and pip, nothing else. The dependency groups are
 read from pyproject.toml here because pip before 25.1 has no `--group`.
 When all is installed the stamp FOLDER/.levada-<profile> is written, which the
 Makefile compares with pyproject.toml and constraints.txt.
@@ -22,7 +23,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
-EXTRAS = {"demo": "demo", "dev": "all"}
+EXTRAS = {"demo": "demo", "dev": "all", "suite": "all"}
+GROUPS = {"demo": (), "dev": ("dev",), "suite": ("dev", "django-suite")}
+STAMPS = {"demo": ("demo",), "dev": ("dev", "demo"), "suite": ("suite", "dev", "demo")}
+"""Of each profile: the package's extra, the dependency groups, the profiles it holds."""
 
 
 def pyproject() -> dict:
@@ -35,9 +39,9 @@ def build_requirements() -> list[str]:
     return [*pyproject()["build-system"]["requires"], "editables"]
 
 
-def dev_requirements() -> list[str]:
-    """Return the requirements of the dependency group `dev`."""
-    return list(pyproject()["dependency-groups"]["dev"])
+def group_requirements(*groups: str) -> list[str]:
+    """Return the requirements of dependency groups."""
+    return [line for group in groups for line in pyproject()["dependency-groups"][group]]
 
 
 def constraints(django: str | None) -> list[str]:
@@ -70,7 +74,7 @@ def install(python: Path, profile: str, django: str | None) -> None:
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         pip += ["--constraint", pins]
         subprocess.run([*pip, *build_requirements()], check=True)
-        tools = dev_requirements() if profile == "dev" else []
+        tools = group_requirements(*GROUPS[profile])
         package = ["--editable", f"{ROOT}[{EXTRAS[profile]}]"]
         # Isolation would fetch the build tools again, unpinned.
         subprocess.run([*pip, "--no-build-isolation", *package, *tools], check=True)
@@ -85,7 +89,7 @@ def main() -> None:
     print(f"Preparing {options.folder} ({options.profile}); this takes a minute once.", flush=True)
     python = ensure_venv(options.folder)
     install(python, options.profile, options.django)
-    for profile in {"dev": ("dev", "demo"), "demo": ("demo",)}[options.profile]:
+    for profile in STAMPS[options.profile]:
         (options.folder / f".levada-{profile}").touch()
 
 

@@ -4,7 +4,7 @@ Write constraints.txt again: the newest versions that install, on every supporte
     python scripts/pin.py python3.11 python3.12 python3.13
 
 Each Python named resolves pyproject.toml's dependencies, all extras, the
-development group and the build tools for itself, without installing. What
+dependency groups and the build tools for itself, without installing. What
 they agree on gets one line; where they differ, each run of equal versions
 gets a line with a marker. Name the Pythons from the oldest to the newest. `make pin` runs it.
 """
@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 
-from make_venv import CONSTRAINTS, build_requirements, dev_requirements, pyproject
+from make_venv import CONSTRAINTS, GROUPS, build_requirements, group_requirements, pyproject
 
 HEADER = """\
 # The versions `make` installs, written by scripts/pin.py (make pin), not by hand.
@@ -28,7 +28,8 @@ def requirements() -> list[str]:
     """Return every requirement of the project; its references to its own extras left out."""
     project = pyproject()["project"]
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
-    everything = [*project["dependencies"], *extras, *dev_requirements(), *build_requirements()]
+    groups = group_requirements(*GROUPS["suite"])
+    everything = [*project["dependencies"], *extras, *groups, *build_requirements()]
     own = re.compile(rf"{project['name']}\[")
     return [line for line in everything if not own.match(line)]
 

@@ -95,7 +95,7 @@ def every_requirement() -> list[Requirement]:
     lines = [
         *project["dependencies"],
         *(line for extra in project["optional-dependencies"].values() for line in extra),
-        *pyproject()["dependency-groups"]["dev"],
+        *(line for group in pyproject()["dependency-groups"].values() for line in group),
         *pyproject()["build-system"]["requires"],
     ]
     found = [Requirement(line) for line in lines]

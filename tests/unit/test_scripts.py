@@ -142,3 +142,15 @@ def test_postgresql_tests_run_with_a_postgresql_source():
     from django.db import connection
 
     assert connection.vendor == "postgresql"
+
+
+def test_every_profile_has_its_groups_and_a_stamp(scripts):
+    import make_venv
+
+    groups = make_venv.pyproject()["dependency-groups"]
+    assert make_venv.EXTRAS.keys() == make_venv.GROUPS.keys() == make_venv.STAMPS.keys()
+    assert set(groups) == {group for names in make_venv.GROUPS.values() for group in names}
+    assert make_venv.group_requirements("dev", "django-suite") == [
+        *groups["dev"],
+        *groups["django-suite"],
+    ]
