@@ -24,6 +24,8 @@ The errors Levada raises, one tree.
     │   ├── StoreUnreadable (OperationalError)      no DuckDB file, a newer one, or out of reach
     │   ├── StoreFull (OperationalError)            no space left where the store writes
     │   ├── PositionMoved                           somebody else applied: this writer is fenced off
+    │   ├── UnfitRows (DataError)                   bulk_load() was given rows that have no place
+    │   ├── ReadOnlyTable (NotSupportedError)       a write to a replica's table, or to files
     │   ├── SchemaDrift                             the source's table changed its shape
     │   └── PoisonRecord                            one record the store cannot take
     ├── InvalidMessage (ValueError)                 publish() was given what no log can carry
@@ -41,7 +43,7 @@ from collections.abc import Collection, Mapping
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.transaction import TransactionManagementError
-from django.db.utils import DatabaseError, OperationalError
+from django.db.utils import DatabaseError, DataError, NotSupportedError, OperationalError
 
 
 class LevadaError(Exception):
@@ -134,6 +136,22 @@ class StoreFull(StoreError, OperationalError):
 
 class PositionMoved(StoreError):
     """The store's position is not the expected one: another applier wrote, this one must stop."""
+
+
+class UnfitRows(StoreError, DataError):
+    """
+    The rows given to `bulk_load()` do not fit the model; none of them was loaded.
+
+    column: of the data or the model, where one is at fault. row: its number, from 1.
+    """
+
+    def __init__(self, message: str, column: str | None = None, row: int | None = None) -> None:
+        super().__init__(message)
+        self.column, self.row = column, row
+
+
+class ReadOnlyTable(StoreError, NotSupportedError):
+    """Somebody other than the applier writes to a replica's table, or anybody to files."""
 
 
 class SchemaDrift(StoreError):

@@ -24,7 +24,7 @@ def arrow_column(db_type: str | None, values: Sequence[Any], zone: datetime.tzin
     """
     import pyarrow
 
-    kind = _arrow_type(db_type or "")
+    kind = arrow_type(db_type or "")
     if kind is None:
         raise Unsuitable(db_type)
     plain = [adapt(value, zone) for value in values]
@@ -36,9 +36,13 @@ def arrow_column(db_type: str | None, values: Sequence[Any], zone: datetime.tzin
         raise Unsuitable(str(error)) from error
 
 
-def _arrow_type(db_type: str) -> Any:
+def arrow_type(db_type: str) -> Any:
+    """Return the Arrow type of DuckDB's `db_type`, None where only DuckDB can make values of it."""
     import pyarrow
 
+    if db_type.endswith("[]"):
+        item = None if db_type.startswith("UUID") else arrow_type(db_type[:-2])
+        return None if item is None else pyarrow.list_(item)
     decimal = _DECIMAL.fullmatch(db_type)
     if decimal:
         return pyarrow.decimal128(int(decimal[1]), int(decimal[2]))
