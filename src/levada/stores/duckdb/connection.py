@@ -4,13 +4,15 @@ The driver: one DB-API connection, the same whether DuckDB runs here or in anoth
 A `Connection` speaks to DuckDB through a *session*: `instance.LocalSession` in
 the process that owns the file, `remote.RemoteSession` in every other. A
 session is one DuckDB connection with at most one open result; when a second
-cursor runs a statement, the first one's remaining rows are read into memory.
+cursor runs a statement, the first one's remaining rows are set aside, many of
+them in a temporary file.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +22,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import duckdb
 
-from ...errors import SavepointLost, StoreError, StoreGone
+from ...errors import SavepointLost, StoreError, StoreFull, StoreGone
 from .dbapi import InterfaceError
+from .kept import KeptRows
 from .replay import NOW, Replay, asks_time, defaults_of, drawn_in, sequence_of
 from .savepoints import Journal, Written, digest
 from .statements import (
@@ -453,7 +456,7 @@ class Connection:
         )
 
     def _settle(self, cursor: Cursor | None) -> None:
-        """Let the cursor that still reads keep its rows in memory, unless it is `cursor`."""
+        """Let the cursor that still reads set its rows aside, unless it is `cursor`."""
         reading, self._reading = self._reading, None
         if reading is not None and reading is not cursor:
             reading._keep_rows()
@@ -546,10 +549,22 @@ class Cursor:
         return rows
 
     def _keep_rows(self) -> None:
+        """Read what is left aside; what is wrong with it is raised to who asks for it."""
+        connection = self.connection
         try:
-            self._kept = iter(self.connection.session.rows(None))
+            self._kept = KeptRows(connection.session.rows)
         except SessionGone as gone:
-            self._kept = _Raising(self.connection._lost(gone))
+            self._kept = _Raising(connection._lost(gone))
+        except duckdb.Error as error:
+            connection._failed = connection.in_transaction
+            self._kept = _Raising(error)
+        except OSError as error:
+            self._kept = _Raising(
+                StoreFull(
+                    f"The rest of a result could not be set aside in {tempfile.gettempdir()} while "
+                    f"another statement ran: {error}. Free some space there, or set TMPDIR."
+                )
+            )
 
     def _check_open(self) -> None:
         if self.closed:

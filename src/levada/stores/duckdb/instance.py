@@ -22,6 +22,7 @@ from . import digests, extensions
 from .access import CLOSED, NOTHING, Access
 from .connection import Description, SessionGone, only_reads, outcome_of, zoned_rows
 from .failures import named
+from .kept import KeptRows
 from .parameters import literal
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ class LocalSession:
 
     def rows(self, limit: int | None) -> list[tuple[Any, ...]]:
         """See `Session.rows`; rows read to memory outlive the instance."""
-        if isinstance(self._rows, _Rows):
+        if isinstance(self._rows, (_Rows, KeptRows)):
             return self._rows.fetchmany(limit)
         try:
             with self._statement():
@@ -252,7 +253,9 @@ class LocalSession:
                     self.reading = False
                 return rows
         except SessionGone:
-            if isinstance(self._rows, _Rows):  # somebody drained the instance a moment ago
+            if isinstance(
+                self._rows, (_Rows, KeptRows)
+            ):  # somebody drained the instance a moment ago
                 return self._rows.fetchmany(limit)
             raise
 
@@ -367,12 +370,12 @@ class LocalSession:
             self.raw.interrupt()
 
     def keep_rows(self) -> None:
-        """Read what is left of the open result to memory."""
+        """Set what is left of the open result aside."""
         if self._batches is not None:
             self._batches.keep()
         else:
-            with suppress(duckdb.Error):
-                self._rows = _Rows(self._rows.fetchall())
+            with suppress(duckdb.Error, OSError):
+                self._rows = KeptRows(self._rows.fetchmany)
         self.reading = False
 
     def _let_go(self) -> None:
