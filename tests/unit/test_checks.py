@@ -4,8 +4,9 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from django.core import mail
 from django.core.checks import run_checks
-from django.db import connection, models, router
+from django.db import connection, connections, models, router
 from django.test import override_settings
 from django.test.utils import isolate_apps
 
@@ -212,14 +213,29 @@ def test_two_stores_in_one_file_are_refused(project, databases):
     assert ids == ["levada.E013"]
 
 
-def test_a_store_in_memory_is_warned_of(project, databases):
+@pytest.fixture
+def not_testing(monkeypatch):
+    """As outside of a test run."""
+    monkeypatch.delattr(mail, "outbox")
+
+
+def test_a_store_in_memory_is_warned_of(project, databases, not_testing):
     databases["analytics"]["NAME"] = ":memory:"
     assert project.ids() == ["levada.W004"]
 
 
-def test_a_log_without_a_place_is_refused(project, databases):
+def test_a_log_without_a_place_is_refused(project, databases, not_testing):
     databases["analytics"]["NAME"] = ":memory:"
     assert "levada.E014" in project.ids(LOG={})
+
+
+def test_a_test_run_puts_the_store_into_memory_without_a_message(project, databases):
+    """`manage.py test` ended with E014 in a project of three lines: its log lies beside the store.
+
+    Django makes the test databases first, in memory, and then runs the checks.
+    """
+    databases["analytics"]["NAME"] = ":memory:"
+    assert project.ids(LOG={}) == []
 
 
 @pytest.mark.parametrize("name", ["missing/log.sqlite3", "."])
@@ -314,10 +330,19 @@ def what_models_lack(replicate):
     return [(message.id, message.obj._meta.label) for message in messages]
 
 
-def test_a_store_is_not_asked_for_the_constraints_of_what_it_replicates():
-    """EconomicEvent is unique under a condition, which DuckDB cannot check and a replica need not.
+@pytest.fixture
+def no_partial_indexes(monkeypatch):
+    """As if no database could make an index under a condition."""
+    for alias in ("default", "analytics"):
+        features = type(connections[alias].features)
+        monkeypatch.setattr(features, "supports_partial_indexes", False)
 
-    A project that only has a replica was warned of it in each `migrate`.
+
+@pytest.mark.django_db
+def test_a_store_is_not_asked_for_the_constraints_of_what_it_replicates(no_partial_indexes):
+    """EconomicEvent is unique under a condition, and a replica has no constraints.
+
+    A project that only has a replica was warned in each `migrate` of what DuckDB cannot make.
     """
     wanted = ("models.W036", "calendar_events.EconomicEvent")
     assert wanted in what_models_lack({})
@@ -326,8 +351,7 @@ def test_a_store_is_not_asked_for_the_constraints_of_what_it_replicates():
 
 
 @pytest.mark.django_db
-def test_other_databases_are_asked_for_them(monkeypatch):
-    monkeypatch.setattr(type(connection.features), "supports_partial_indexes", False)
+def test_other_databases_are_asked_for_them(no_partial_indexes):
     with override_settings(LEVADA={"REPLICATE": {"analytics": ["calendar_events.EconomicEvent"]}}):
         messages = run_checks(tags=["models"], databases=["default", "analytics"])
     assert [message.id for message in messages] == ["models.W036"]
