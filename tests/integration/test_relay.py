@@ -140,7 +140,7 @@ def test_a_new_relay_goes_on_where_the_last_one_stopped(source, log, client):
 def test_a_relay_that_died_before_pruning_doubles_nothing(source, log, client, monkeypatch):
     client.write("a", "b")
     relay = Relay(source, log)
-    monkeypatch.setattr(relay, "_prune", lambda: None)
+    monkeypatch.setattr(relay, "_prune", lambda **_: None)
     relay.step()
     assert Outbox.objects.count() == 2
     client.write("c")
@@ -328,6 +328,25 @@ class TestBacklog:
         drain(Relay(source, log, batch_rows=10))
         assert Outbox.objects.count() == 0
         assert source.covers(log.cursor("default"), source.position())
+
+    def test_the_rows_of_a_large_transaction_need_not_be_remembered_one_by_one(
+        self, source, log, client, monkeypatch
+    ):
+        """A relay that never has nothing to do empties the outbox of them all the same."""
+        monkeypatch.setattr("levada.relay.relay.MOST_IDS", 15)
+        client.begin().write(*range(45))
+        client.commit()
+        relay, remembered = Relay(source, log, batch_rows=10), []
+        while relay.step():
+            remembered.append(len(relay._prunable))
+            if log.end(CHANGES).offset:
+                break
+        assert max(remembered) <= 15
+        client.write("after")
+        while log.end(CHANGES).offset < 46:
+            assert relay.step()
+        assert Outbox.objects.count() == 0
+        assert afters(log) == [*map(str, range(45)), "after"]
 
     def test_the_end_of_a_backlog_comes_even_if_the_load_never_ends(self, source, log, client):
         for n in range(12):

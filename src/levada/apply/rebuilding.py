@@ -81,7 +81,7 @@ WAIT_S = 0.2
 
 SWAP_S = 900.0
 """How long the swap may wait for the applier, which holds the store while it applies a large
-transaction: about 15 s for a million rows."""
+transaction: about 20 s for a million rows on two busy cores."""
 
 BUSY_S = 0.01
 """The pause after a swap that met the applier's transaction; most of them end within it."""

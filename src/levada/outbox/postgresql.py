@@ -54,8 +54,12 @@ PRUNE_IDS = "DELETE FROM levada_outbox WHERE id = ANY (%s)"
 PRUNE_BELOW = """
     DELETE FROM levada_outbox WHERE id = ANY (ARRAY (
         SELECT id FROM levada_outbox
-        WHERE transaction < %s AND transaction <> ALL (%s) LIMIT %s))
+        WHERE (transaction, id) > (%(transaction)s, %(id)s)
+        AND transaction < %(end)s AND transaction <> ALL (%(running)s)
+        ORDER BY transaction, id LIMIT %(limit)s))
+    RETURNING transaction, id
 """
+"""Delete what is relayed, going on after the row deleted last: the index keeps those a while."""
 REMEMBER = """
     INSERT INTO levada_relay (epoch, cursor) VALUES (%s, %s)
     ON CONFLICT (epoch) DO UPDATE SET cursor = excluded.cursor
@@ -174,17 +178,25 @@ class PostgreSQLSource:
     def _prune_below(self, cursor: str, epoch: str) -> int:
         """Delete whatever earlier relays left behind below `cursor`."""
         below = SnapshotCursor.parse(cursor).start
-        total = 0
+        total, last = 0, (0, 0)
         with self._connected() as connection:
             while True:
                 with connection.transaction():
                     deleted = connection.execute(
-                        PRUNE_BELOW, [below.xmax, list(below.running), PRUNE_ROWS]
-                    ).rowcount
+                        PRUNE_BELOW,
+                        {
+                            "transaction": last[0],
+                            "id": last[1],
+                            "end": below.xmax,
+                            "running": list(below.running),
+                            "limit": PRUNE_ROWS,
+                        },
+                    ).fetchall()
                     if deleted:
                         connection.execute(REMEMBER, [epoch, cursor])
-                total += deleted
-                if deleted < PRUNE_ROWS:
+                        last = max(deleted)
+                total += len(deleted)
+                if len(deleted) < PRUNE_ROWS:
                     return total
 
     def pruned(self, epoch: str) -> str | None:

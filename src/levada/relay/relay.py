@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 ID = 8  # where the outbox id stands in a row
 BACKOFF_FIRST_S, BACKOFF_LIMIT_S = 0.1, 10.0
+MOST_IDS = 200_000
+"""Ids remembered until the rest of their transaction has come, 8 MB; of a larger one the outbox is
+emptied by what the cursor says, once its window is relayed."""
 FINAL = (ConfigurationError, ForeignPosition, LogCorrupt, LogFenced)
 """Errors that trying again does not heal: they end `run()`."""
 
@@ -114,9 +117,9 @@ class Relay:
             return 0
         self._append(fetched.rows, fetched.cursor, fetched.whole)
         self.rows_total += len(fetched.rows)
-        self._prunable += [row[ID] for row in fetched.rows]
+        self._remember([row[ID] for row in fetched.rows])
         if fetched.whole:
-            self._prune()
+            self._prune(leftovers=not fetched.more)
         return len(fetched.rows)
 
     def _take_up(self) -> None:
@@ -155,13 +158,26 @@ class Relay:
         self._durable = self._scanned = cursor
         self._intended = None
 
-    def _prune(self) -> None:
-        """Delete what the log holds. A busy source only postpones it: the outbox can wait."""
+    def _remember(self, ids: list[int]) -> None:
+        """Note what to delete from the outbox once it is whole in the log."""
+        self._prunable += ids
+        if len(self._prunable) > MOST_IDS:
+            self._prunable.clear()
+            self._leftovers = True
+
+    def _prune(self, *, leftovers: bool) -> None:
+        """
+        Delete what the log holds. A busy source only postpones it: the outbox can wait.
+
+        leftovers: delete by the cursor as well, if there is reason to.
+        """
         assert self._durable is not None
         ids, self._prunable = self._prunable, []
         try:
             self.source.prune(self._durable, ids, epoch=self.log.epoch)
             faults.point("relay.after_prune")
+            if leftovers:
+                self._prune_leftovers()
         except SourceUnavailable as error:
             logger.info("relay of %s prunes later: %s", self.source.alias, error)
             self._leftovers = True
