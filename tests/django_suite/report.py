@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from . import causes
 from .results import AppResult
 
 OUTCOMES = ("passed", "failed", "expected", "skipped")
+UNEXPLAINED = "Unexplained"
+DJANGOS_OWN = "Django's own source says so, for every database."
 HEADINGS = ("run", "passed", "failed", "expected failures", "skipped")
 
 
@@ -37,6 +42,8 @@ def summary(results: Sequence[AppResult], versions: dict[str, str]) -> str:
         for test, reason in result.of("failed").items():
             last = reason.strip().splitlines()[-1] if reason.strip() else ""
             lines.append(f"FAILED {test}: {last}")
+    for test, reason in unexplained(results).items():
+        lines.append(f"UNEXPLAINED SKIP {test}: {reason}")
     figures = ", ".join(f"{n} {h}" for n, h in zip(total(results), HEADINGS, strict=True))
     what = ", ".join(f"{name} {version}" for name, version in versions.items())
     return "\n".join([*lines, f"{len(results)} apps: {figures} ({what})"])
@@ -57,25 +64,61 @@ def as_json(results: Sequence[AppResult], versions: dict[str, str], out: dict[st
 
 
 def as_markdown(results: Sequence[AppResult], versions: dict[str, str], out: dict[str, str]) -> str:
-    """Return the table for docs/conformance.md, then the skips by their reason."""
+    """Return a section for docs/conformance.md: the causes, then the table of the apps."""
     what = ", ".join(f"{name} {version}" for name, version in versions.items())
-    lines = [f"## {what}", "", f"| app | {' | '.join(HEADINGS)} |", "|---" + "|---:" * 5 + "|"]
-    lines += [_row(each.app, numbers(each)) for each in results]
-    lines.append(_row("**all**", total(results)))
-    lines += [f"| {app} | left out: {reason} | | | | |" for app, reason in out.items()]
-    lines += ["", "| skipped because | tests |", "|---|---:|"]
-    lines += [f"| {reason} | {count} |" for reason, count in skip_reasons(results)]
+    run, passed, failed, expected, skipped = total(results)
+    lines = [
+        f"## {what}",
+        "",
+        f"{run:,} tests ran in {len(results)} apps: {passed:,} passed, {failed:,} failed, "
+        f"{expected} failed as expected. {skipped:,} were skipped.",
+        *(f"`{app}` is left out: it {reason}." for app, reason in out.items()),
+        *_causes("Skipped because", skips_by_cause(results)),
+        *_causes("Expected to fail because", expected_by_cause(results)),
+        "",
+        f"| app | {' | '.join(HEADINGS)} |",
+        "|---" + "|---:" * len(HEADINGS) + "|",
+        *(_row(each.app, numbers(each)) for each in results),
+    ]
     return "\n".join(lines) + "\n"
 
 
-def skip_reasons(results: Sequence[AppResult]) -> list[tuple[str, int]]:
-    """Return each reason for a skip and how many tests it took, the most first."""
-    counts: dict[str, int] = {}
-    for each in results:
-        for reason in each.of("skipped").values():
-            words = " ".join(reason.split()).replace("|", "\\|") or "no reason given"
-            counts[words] = counts.get(words, 0) + 1
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+def put_into(page: str, section: str) -> str:
+    """Return `page` with `section` in place of the one on the same series of Django, or added."""
+    found = re.match(r"## Django (\d+\.\d+)", section)
+    assert found is not None
+    old = re.compile(rf"^## Django {re.escape(found[1])}\..*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    if not old.search(page):
+        return f"{page.rstrip()}\n\n{section}"
+    return old.sub(lambda _: f"{section}\n", page).rstrip() + "\n"
+
+
+def skips_by_cause(results: Sequence[AppResult]) -> Counter[str]:
+    """Return how many tests each cause skipped."""
+    reasons = (reason for each in results for reason in each.of("skipped").values())
+    return Counter(causes.cause_of(reason) or UNEXPLAINED for reason in reasons)
+
+
+def expected_by_cause(results: Sequence[AppResult]) -> Counter[str]:
+    """Return how many tests failed as expected for each cause."""
+    tests = (test for each in results for test in each.of("expected"))
+    return Counter(causes.cause_of_expected(test) or DJANGOS_OWN for test in tests)
+
+
+def unexplained(results: Sequence[AppResult]) -> dict[str, str]:
+    """Return the skipped tests without a known cause, each with its reason."""
+    return {
+        test: reason
+        for each in results
+        for test, reason in each.of("skipped").items()
+        if causes.cause_of(reason) is None
+    }
+
+
+def _causes(heading: str, counts: Counter[str]) -> list[str]:
+    rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    table = [f"| {cause} | {count} |" for cause, count in rows]
+    return ["", f"| {heading} | tests |", "|---|---:|", *table] if rows else []
 
 
 def _row(name: str, figures: Sequence[int]) -> str:

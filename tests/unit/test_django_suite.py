@@ -7,12 +7,15 @@ import os
 import tarfile
 from pathlib import Path
 
+import duckdb
 import pytest
 from django.db import ConnectionHandler
 
 from tests.django_suite import __main__ as command
-from tests.django_suite import report, running, source
+from tests.django_suite import causes, report, running, source
 from tests.django_suite.results import AppResult, read_record
+
+DATABASES = {"default": {"ENGINE": "levada.stores.duckdb", "NAME": ":memory:"}}
 
 RUNTESTS = """
 import json, os, sys, time
@@ -102,15 +105,53 @@ def test_an_archive_in_the_cache_is_unpacked_and_not_fetched_again(tmp_path, mon
     assert source.test_apps(source.find("9.8", None, tmp_path)) == ["app"]
 
 
-def test_the_table_has_every_app_and_the_reasons_for_skips():
+def test_the_page_gets_the_causes_and_every_app():
     result = AppResult("queries")
     result.add("queries.a", "passed")
-    result.add("queries.b", "skipped", "Database has\n feature(s) a|b")
-    text = report.as_markdown([result], {"Django": "9.8"}, {"gis_tests": "no space"})
-    assert "| queries | 1 | 1 | 0 | 0 | 1 |" in text
-    assert "| **all** | 1 | 1 | 0 | 0 | 1 |" in text
-    assert "| Database has feature(s) a\\|b | 1 |" in text
-    assert "gis_tests | left out: no space" in text
+    result.add("queries.b", "skipped", "Database doesn't support feature(s): has_select_for_update")
+    result.add("queries.c", "expected")
+    section = report.as_markdown([result], {"Django": "9.8.7"}, {"gis_tests": "needs space"})
+    assert "| queries | 2 | 1 | 0 | 1 | 1 |" in section
+    assert "| DuckDB locks no rows: there is no SELECT … FOR UPDATE. | 1 |" in section
+    assert f"| {report.DJANGOS_OWN} | 1 |" in section
+    assert "`gis_tests` is left out: it needs space." in section
+
+
+def test_the_page_keeps_its_text_and_the_sections_of_other_versions():
+    page = "# Title\n\nText.\n\n## Django 9.7.1, x\n\nold\n\n## Django 9.8.1, x\n\nold\n"
+    page = report.put_into(page, "## Django 9.7.2, x\n\nnew\n")
+    page = report.put_into(page, "## Django 9.9.1, x\n\nfirst\n")
+    assert page == (
+        "# Title\n\nText.\n\n## Django 9.7.2, x\n\nnew\n\n## Django 9.8.1, x\n\nold\n\n"
+        "## Django 9.9.1, x\n\nfirst\n"
+    )
+
+
+def test_a_skip_without_a_known_cause_is_unexplained():
+    result = AppResult("queries")
+    result.add("queries.a", "skipped", "Database doesn't support feature(s): teleportation")
+    result.add("queries.b", "skipped", "MySQL specific")
+    assert report.unexplained([result]) == {"queries.a": result.reasons["queries.a"]}
+    assert "UNEXPLAINED SKIP queries.a" in report.summary([result], {"Django": "9.8"})
+
+
+@pytest.mark.parametrize("missing", causes.MISSING, ids=lambda missing: missing.flags[0])
+def test_what_is_missing_is_off_and_still_missing_in_duckdb(missing):
+    features = ConnectionHandler(DATABASES)["default"].features
+    assert not any(getattr(features, flag, False) for flag in missing.flags)
+    if missing.probe:
+        assert missing.says in answer_of(missing.probe)
+
+
+def answer_of(statements: str) -> str:
+    """Return the rows of the last of `statements` as text, or the error of any."""
+    connection = duckdb.connect()
+    try:
+        return repr(connection.execute(statements).fetchall())
+    except duckdb.Error as error:
+        return str(error)
+    finally:
+        connection.close()
 
 
 def test_an_app_that_is_not_there_or_left_out_is_refused():
@@ -135,8 +176,7 @@ def test_the_subset_names_apps_of_the_release(django_source):
 
 
 def test_the_marks_in_features_name_tests_of_the_release(django_source):
-    databases = {"default": {"ENGINE": "levada.stores.duckdb", "NAME": ":memory:"}}
-    features = ConnectionHandler(databases)["default"].features
+    features = ConnectionHandler(DATABASES)["default"].features
     marked = set(features.django_test_expected_failures).union(*features.django_test_skips.values())
     assert [name for name in sorted(marked) if not source.defines(django_source, name)] == []
 
