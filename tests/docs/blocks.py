@@ -10,6 +10,8 @@ says so; the others are pictures. The marks:
     ```python run            run with the project's Django set up, as manage.py shell would
 
 In expected output `…` stands for anything. A block without a mark never runs.
+A page that starts no project runs in a copy of the one in `shop_project`, and
+what only the test needs to see stands in an HTML comment.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +30,7 @@ from pathlib import Path
 
 FENCE = re.compile(r"^```(?P<info>\S[^\n]*)\n(?P<text>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 TIMEOUT_S = 120
+SHOP_PROJECT = Path(__file__).parent / "shop_project"
 
 SETUP = """\
 import os, django
@@ -197,7 +201,10 @@ def environment() -> dict[str, str]:
 def run_page(page: str, folder: Path) -> int:
     """Run the marked blocks of `page` in `folder`; returns how many ran. Raises AssertionError."""
     project = folder / "project"
-    project.mkdir()
+    if "startproject" in page:
+        project.mkdir()
+    else:
+        shutil.copytree(SHOP_PROJECT, project, ignore=shutil.ignore_patterns("__pycache__"))
     run = Run(project)
     ran = 0
     try:
