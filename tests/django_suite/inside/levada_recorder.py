@@ -134,6 +134,8 @@ class RecordingRunner(DiscoverRunner):
         if stale := stale_marks(installed):
             raise LookupError(f"features.py marks tests that do not exist: {', '.join(stale)}")
         skip(installed)
+        if "default" not in (kwargs.get("aliases") or ()):  # else Django does it
+            connections["default"].creation.mark_expected_failures_and_skips()
         return super().setup_databases(**kwargs)
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:

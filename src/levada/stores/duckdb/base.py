@@ -18,6 +18,7 @@ from __future__ import annotations
 import datetime
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from django.utils.asyncio import async_unsafe
 
 from ...conf import user_settings
 from ...errors import SavepointLost, StoreGone
-from . import dbapi, functions, ownership
+from . import dbapi, functions, ownership, references
 from .access import access_of, config_of
 from .client import DatabaseClient
 from .connection import Connection, Cursor
@@ -242,6 +243,10 @@ class DatabaseWrapper(BaseDatabaseWrapper):
     def create_cursor(self, name: str | None = None) -> DjangoCursor:
         """Return a cursor that takes Django's placeholders."""
         return DjangoCursor(self.connection, self.timezone or datetime.UTC)
+
+    def check_constraints(self, table_names: Collection[str] | None = None) -> None:
+        """Raise IntegrityError if a row refers to one that is not there, as `loaddata` asks."""
+        references.check(self, table_names)
 
     def _savepoint_rollback(self, sid: str) -> None:
         try:

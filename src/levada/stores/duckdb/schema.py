@@ -34,15 +34,13 @@ _UPDATES = re.compile(r"\b(?:UPDATE|MERGE)\b", re.IGNORECASE)
 _DROPS_INDEX = re.compile(r"\bDROP\s+INDEX\b", re.IGNORECASE)
 _TEXT_LENGTH = re.compile(r"\bVARCHAR\(\d+\)")
 
-SETTLE_SEQUENCE = """
-    SELECT setval({new}, greatest(n, 1), n > 0) FROM (
-        SELECT greatest(coalesce(max(TRY_CAST({column} AS BIGINT)), 0), coalesce((
-            SELECT last_value FROM duckdb_sequences()
-            WHERE database_name = current_database() AND schema_name = current_schema()
-                AND sequence_name = {old}
-        ), 0)) AS n FROM {table}
-    )
-"""
+SETTLE_SEQUENCE = (
+    "SELECT setval({new}, greatest(n, 1), n > 0) FROM (SELECT greatest("
+    "coalesce(max(TRY_CAST({column} AS BIGINT)), 0), "
+    "coalesce((SELECT last_value FROM duckdb_sequences() WHERE sequence_name = {old} "
+    "AND database_name = current_database() AND schema_name = current_schema()), 0)"
+    ") AS n FROM {table})"
+)
 """Let a sequence go on after the highest key, and after all that another one has given."""
 
 
