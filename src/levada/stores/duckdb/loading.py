@@ -29,6 +29,7 @@ from . import fitting
 from .columnar import arrow_column, arrow_type
 from .compiler import INCOMING
 from .expressions import refuse_elsewhere
+from .files import FileModel
 from .sources import Rows, open_rows
 
 __all__ = ["bulk_load"]
@@ -72,7 +73,7 @@ def bulk_load(
 def _check_model(model: type[Model], alias: str) -> None:
     """Raise for a model whose rows are not one table's, or not ours to write."""
     label = model._meta.label
-    if getattr(model, "source", None) is not None and not model._meta.managed:
+    if issubclass(model, FileModel):
         raise ReadOnlyTable(f"{label} reads files, which cannot be written to by the ORM.")
     if model._meta.get_parent_list():
         raise NotSupportedError(
