@@ -57,6 +57,7 @@ from django.db.models.functions import (
     Upper,
 )
 from django.test.utils import override_settings
+from django.utils import timezone
 
 from tests.shop.models import Customer, Everything, Order, OrderLine, Product, Tag
 
@@ -443,6 +444,18 @@ def test_functions_that_projects_use(orders):
     first = row.first()
     assert (first.up, first.size, first.text) == ("BO", 2, "10.00")
     assert isinstance(first.late, datetime.timedelta)
+
+
+def test_now_is_the_time_of_the_statement_and_one_for_all_of_it(orders):
+    times = orders.annotate(now=Now(), again=Now()).values_list("now", "again")
+    with transaction.atomic(using="duck"):
+        before = {time for row in times.all() for time in row}
+        after = {time for row in times.all() for time in row}
+    assert len(before) == len(after) == 1
+    assert before.pop() < after.pop() <= timezone.now()
+    assert orders.values(now=Now()).annotate(n=Count("pk")).order_by("now").get()["n"] == 6
+    _, params = orders.filter(placed_at__lt=Now()).query.get_compiler("duck").as_sql()
+    assert [str(param) for param in params] == ["timezone('UTC', now())"]
 
 
 def test_explain_shows_the_plan(orders):

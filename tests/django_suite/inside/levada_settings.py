@@ -1,16 +1,9 @@
-"""Settings for Django's `runtests.py`: DuckDB in memory as both of its databases."""
+"""Settings for Django's `runtests.py`: its own, but with DuckDB in memory as both databases."""
 
-import django
+from test_sqlite import *  # noqa: F403 - the release's settings, which its tests count on
 
 DATABASES = {
     "default": {"ENGINE": "levada.stores.duckdb", "NAME": ":memory:"},
     "other": {"ENGINE": "levada.stores.duckdb", "NAME": ":memory:"},
 }
 TEST_RUNNER = "levada_recorder.RecordingRunner"
-
-# As in the suite's own settings for SQLite, which its tests count on.
-SECRET_KEY = "django_tests_secret_key"
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-if django.VERSION < (6, 0):  # later tests count on Django's own default
-    DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
-USE_TZ = False

@@ -14,6 +14,7 @@ from django.db.models.fields import tuple_lookups
 from django.db.models.sql import Query
 
 from . import digests
+from .parameters import StatementTime
 
 SQL = tuple[str, Sequence[Any]]
 
@@ -44,9 +45,8 @@ def _digest(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
 
 
 def _now(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:
-    """Write the current time as a naive timestamp in the connection's zone."""
-    zone = connection.timezone_name.replace("'", "''")
-    return self.as_sql(compiler, connection, template=f"timezone('{zone}', now())", **context)
+    """Write the time of the statement as a naive timestamp in the connection's zone."""
+    return "CAST(%s AS TIMESTAMP)", [StatementTime(connection.timezone_name)]
 
 
 def _aggregate(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:

@@ -13,6 +13,7 @@ import decimal
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +30,21 @@ _LARGEST = 2**128 - 1
 _SMALLEST = -(2**127)
 
 
+@dataclass(frozen=True)
+class StatementTime:
+    """
+    The parameter of `Now()`: the time when its statement runs, in the time zone named.
+
+    DuckDB's now() is the time when the transaction began. In DDL, where there
+    are no parameters, it is that all the same.
+    """
+
+    zone: str
+
+    def __str__(self) -> str:
+        return literal(self)
+
+
 def to_duckdb(sql: str, params: Any, zone: datetime.tzinfo) -> tuple[str, Any]:
     """
     Turn Django's SQL and parameters into DuckDB's.
@@ -41,8 +57,9 @@ def to_duckdb(sql: str, params: Any, zone: datetime.tzinfo) -> tuple[str, Any]:
     if params is None:
         return sql, None
     if isinstance(params, Mapping):
+        params = dict(zip(params, _timed(list(params.values()), zone), strict=True))
         return _named(sql), {name: adapt(value, zone) for name, value in params.items()}
-    values = [adapt(value, zone) for value in params]
+    values = [adapt(value, zone) for value in _timed(params, zone)]
     if not values:
         return _numbered(sql, ()), None
     if "GROUP BY" in sql or "DISTINCT ON" in sql:
@@ -50,6 +67,14 @@ def to_duckdb(sql: str, params: Any, zone: datetime.tzinfo) -> tuple[str, Any]:
     else:
         numbers = tuple(range(1, len(values) + 1))
     return _numbered(sql, numbers), values
+
+
+def _timed(values: Sequence[Any], zone: datetime.tzinfo) -> Sequence[Any]:
+    """Return `values` with one time in place of every StatementTime."""
+    if StatementTime not in map(type, values):
+        return values
+    now = datetime.datetime.now(zone)
+    return [now if type(value) is StatementTime else value for value in values]
 
 
 def adapt(value: Any, zone: datetime.tzinfo) -> Any:
@@ -92,6 +117,8 @@ def literal(value: Any) -> str:
         return f"to_microseconds({micros})"
     if isinstance(value, uuid.UUID):
         return f"'{value}'::UUID"
+    if isinstance(value, StatementTime):
+        return f"timezone({literal(value.zone)}, now())"
     if isinstance(value, (list, tuple)):
         return "[{}]".format(", ".join(map(literal, value)))
     if isinstance(value, dict):
