@@ -25,16 +25,9 @@ import duckdb
 from ...errors import SavepointLost, StoreError, StoreFull, StoreGone
 from .dbapi import InterfaceError
 from .kept import KeptRows
-from .replay import NOW, Replay, asks_time, defaults_of, drawn_in, sequence_of
+from .replay import NOW, Replay, defaults_of, drawn_in, prepare
 from .savepoints import Journal, Written, digest
-from .statements import (
-    Insert,
-    SavepointCommand,
-    defines,
-    insert_of,
-    leaves_no_trace,
-    savepoint_command,
-)
+from .statements import SavepointCommand, read
 from .wire import BATCH_ROWS
 
 if TYPE_CHECKING:
@@ -141,7 +134,7 @@ class Connection:
         """Run one query and return its rows as an Arrow table."""
         self._settle(None)
         table = self._perform(sql, lambda session, begin: session.arrow(sql, params, begin=begin))
-        if self._journal is not None and self._keeps_journal() and not leaves_no_trace(sql):
+        if self._journal is not None and self._keeps_journal() and not read(sql).leaves_no_trace:
             rows = list(zip(*table.to_pydict().values(), strict=True))
             entry = Written(sql, _copied(params), None, len(rows), digest(rows, ordered=False))
             self._journal.add(entry)
@@ -156,7 +149,7 @@ class Connection:
         Another statement of this connection reads what is left to memory first.
         """
         self._settle(None)
-        if self._journal is not None and self._keeps_journal() and not leaves_no_trace(sql):
+        if self._journal is not None and self._keeps_journal() and not read(sql).leaves_no_trace:
             table = self.fetch_arrow(sql, params)
             return ArrowStream(self, table.schema, table.to_batches(max_chunksize=batch_rows))
         schema = self._perform(
@@ -229,17 +222,17 @@ class Connection:
         self._settle(cursor)
         journal = self._journal
         if journal is not None and self._keeps_journal():
-            command = savepoint_command(sql)
-            if command is not None:
-                self._obey(journal, command)
+            told = read(sql)
+            if told.command is not None:
+                self._obey(journal, told.command)
                 return None, -1
-            if not leaves_no_trace(sql):
+            if not told.leaves_no_trace:
                 return self._run_kept(journal, cursor, sql, params, arrow)
         outcome = self._perform(
             sql, lambda session, begin: session.run(sql, params, arrow, begin=begin)
         )
         self._reading = cursor
-        if journal is not None and defines(sql):
+        if journal is not None and read(sql).defines:
             self.session.defaults.clear()
         return outcome
 
@@ -264,44 +257,44 @@ class Connection:
             journal.written += 1
             self._reading = cursor
             return outcome
-        insert = insert_of(sql)
+        statement = read(sql)
+        insert = statement.insert
         defaults = self._defaults(journal, insert.table) if insert is not None else {}
-        entry = Written(sql, _copied(params), arrow, table=insert.table if insert else None)
-        if asks_time(sql, insert, defaults):
+        plan = prepare(sql, insert, defaults)
+        entry = Written(plan.sql, _copied(params), arrow, table=insert.table if insert else None)
+        if plan.asks_time:
             entry.now_us = self._now_us()
-        drawn, asked = _drawn_columns(insert, defaults), 0
-        if insert is not None and drawn:
-            entry.sql, asked = _returning(sql, insert, drawn)
+        if insert is not None and plan.drawn:
             entry.ordered = not insert.conflicts
             if insert.conflicts:  # a row in conflict draws, too, and is not told
-                entry.last = {column: self._draw(defaults[column]) for column in drawn}
+                entry.last = {column: self._draw(defaults[column]) for column in plan.drawn}
         try:
             described, counted = self._perform(
                 sql, lambda session, begin: session.run(entry.sql, params, arrow, begin=begin)
             )
             rows = [] if described is None else self._all_rows()
         except duckdb.Error:
-            if asked and insert is not None:  # perhaps somebody dropped the column
+            if plan.asked and insert is not None:  # perhaps somebody dropped the column
                 self.session.defaults.pop(insert.table, None)
             raise
         if described is None:
             entry.rows = counted
         else:
             names = [str(column[0]).lower() for column in described]
-            entry.rows, entry.drawn = (
-                len(rows),
-                {column: values for column in drawn if (values := drawn_in(rows, names, column))},
-            )
+            entry.rows = len(rows)
+            entry.drawn = {
+                column: values for column in plan.drawn if (values := drawn_in(rows, names, column))
+            }
             entry.returned = digest(rows, ordered=entry.ordered)
-            if asked and len(described) == asked:
+            if len(described) == plan.asked:
                 described, counted = None, len(rows)
-            elif asked:
-                described = described[:-asked]
-                cursor._kept = iter([row[:-asked] for row in rows])
+            elif plan.asked:
+                described = described[: -plan.asked]
+                cursor._kept = iter([row[: -plan.asked] for row in rows])
             else:
                 cursor._kept = iter(rows)
         journal.add(entry)
-        if defines(sql):
+        if statement.defines:
             journal.defines, self._own_defaults = True, {}
         return described, counted
 
@@ -576,26 +569,6 @@ def _copied(params: Any) -> Any:
     if isinstance(params, Mapping):
         return dict(params)
     return None if params is None else list(params)
-
-
-def _drawn_columns(insert: Insert | None, defaults: Mapping[str, str]) -> list[str]:
-    """Return the columns that an INSERT lets a sequence fill."""
-    if insert is None:
-        return []
-    return [
-        column
-        for column, default in defaults.items()
-        if insert.omits(column) and sequence_of(default) is not None
-    ]
-
-
-def _returning(sql: str, insert: Insert, columns: Sequence[str]) -> tuple[str, int]:
-    """Let `sql` return `columns` too; returns the SQL and how many columns that adds."""
-    missing = [column for column in columns if not insert.returns(column)]
-    if not missing or not insert.plain:
-        return sql, 0
-    told = ", ".join('"{}"'.format(column.replace('"', '""')) for column in missing)
-    return f"{sql}{' RETURNING' if insert.returning is None else ','} {told}", len(missing)
 
 
 class ArrowStream(Iterator["pyarrow.RecordBatch"]):

@@ -14,16 +14,19 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SavepointLost
 from .parameters import literal
 from .savepoints import Written, digest
 from .statements import (
+    CACHED_CHARACTERS,
     Insert,
     defines,
-    insert_of,
     last_name,
+    read,
     sets_sequences,
     tells_time,
     volatile_call,
@@ -88,6 +91,50 @@ def defaults_of(session: Session, table: str) -> dict[str, str]:
     return dict(session.rows(None))
 
 
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """
+    How to run a statement so that it can be run again.
+
+    sql: with RETURNING for the columns a sequence fills. drawn: these columns.
+    asked: how many columns were added at the end of what it returns.
+    asks_time: whether it tells the transaction's time.
+    """
+
+    sql: str
+    drawn: tuple[str, ...] = ()
+    asked: int = 0
+    asks_time: bool = False
+
+
+def prepare(sql: str, insert: Insert | None, defaults: Mapping[str, str]) -> Preparation:
+    """Return how to run `sql`. defaults: those of the table it inserts into."""
+    if len(sql) > CACHED_CHARACTERS:
+        return _prepared(sql, insert, tuple(defaults.items()))
+    return _cached_prepared(sql, insert, tuple(defaults.items()))
+
+
+def _prepared(sql: str, insert: Insert | None, items: tuple[tuple[str, str], ...]) -> Preparation:
+    defaults = dict(items)
+    timed = asks_time(sql, insert, defaults)
+    if insert is None:
+        return Preparation(sql, asks_time=timed)
+    drawn = tuple(
+        column
+        for column, default in items
+        if insert.omits(column) and sequence_of(default) is not None
+    )
+    missing = [column for column in drawn if not insert.returns(column)]
+    if not missing or not insert.plain:
+        return Preparation(sql, drawn, asks_time=timed)
+    told = ", ".join(map(_quote, missing))
+    clause = " RETURNING" if insert.returning is None else ","
+    return Preparation(f"{sql}{clause} {told}", drawn, len(missing), timed)
+
+
+_cached_prepared = lru_cache(maxsize=512)(_prepared)
+
+
 class Replay:
     """
     Runs `entries` again in a new transaction of `session`.
@@ -106,6 +153,7 @@ class Replay:
         self._shared = dict(self._read(SEQUENCES))
         self._defaults: dict[str, dict[str, str]] = {}
         self._shadows: set[str] = set()
+        self._following: dict[str, int] = {}
         self._now_us: int | None = None
         for entry in self._entries:
             if any(name.lower() in self._shared for name in sets_sequences(entry.sql)):
@@ -118,7 +166,7 @@ class Replay:
 
     def _prepare(self, entry: Written) -> None:
         """Let sequences and clock give what they gave. Raises SavepointLost."""
-        insert = insert_of(entry.sql)
+        insert = read(entry.sql).insert
         defaults = self._defaults_of(entry.table)
         called = unrepeatable(entry.sql, insert, defaults)
         if called is not None:
@@ -134,7 +182,10 @@ class Replay:
             if column in entry.last:
                 self._set(sequence, entry.last[column], used=True)
             elif column in entry.drawn:
-                self._set(sequence, entry.drawn[column][0], used=False)
+                drawn, name = entry.drawn[column], sequence.lower()
+                self._set(sequence, drawn[0], used=False)
+                if name in self._shared:
+                    self._following[name] = drawn[-1] + self._shared[name]
             elif entry.rows != 0:
                 raise SavepointLost(
                     f"Nobody knows which values of {sequence} a statement drew, so the "
@@ -158,6 +209,8 @@ class Replay:
         For this session alone, where others draw from the sequence too.
         """
         quoted, name = _quote(sequence), sequence.lower()
+        if self._following.pop(name, None) == value and not used:
+            return
         if name in self._shared and name not in self._shadows:
             self._shadows.add(name)
             start = value + self._shared[name] if used else value

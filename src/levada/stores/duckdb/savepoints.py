@@ -9,10 +9,10 @@ row count and every returned row with what was told the first time.
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Any
 
 import duckdb
@@ -48,11 +48,13 @@ class Written:
     @property
     def size_bytes(self) -> int:
         """About how much memory keeping it takes."""
-        size = 300 + sys.getsizeof(self.sql)
-        values = self.params.values() if isinstance(self.params, dict) else self.params or ()
-        size += sum(map(_size_of, values))
-        size += sum(8 * len(values) for values in self.drawn.values())
-        return size + sum(table.nbytes for table in (self.arrow or {}).values())
+        size = 300 + len(self.sql)
+        if self.params:
+            values = self.params.values() if isinstance(self.params, dict) else self.params
+            size += sum(map(_size_of, values))
+        if self.arrow:
+            size += sum(table.nbytes for table in self.arrow.values())
+        return size + sum(8 * len(values) for values in self.drawn.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def digest(rows: list[tuple[Any, ...]], *, ordered: bool) -> int:
 
 
 def _size_of(value: Any) -> int:
-    size = sys.getsizeof(value)
+    size = getsizeof(value)
     if isinstance(value, (list, tuple)):
         return size + sum(map(_size_of, value))
     return size

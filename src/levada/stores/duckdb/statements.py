@@ -39,6 +39,9 @@ _TIMED = re.compile(
     re.IGNORECASE,
 )
 
+CACHED_CHARACTERS = 2_000
+"""Statements up to this length are remembered."""
+
 
 @dataclass(frozen=True, slots=True)
 class SavepointCommand:
@@ -128,14 +131,31 @@ def tells_time(sql: str) -> bool:
     return _TIMED.search(sql) is not None and _TIMED.search(_TEXT.sub("''", sql)) is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What there is to know of a statement: its text is read once, however often it runs."""
+
+    command: SavepointCommand | None
+    leaves_no_trace: bool
+    defines: bool
+    insert: Insert | None
+
+
+def read(sql: str) -> Statement:
+    """Return what the text of `sql` tells."""
+    # A long VALUES list is not worth a place in the cache.
+    return _cached_read(sql) if len(sql) <= CACHED_CHARACTERS else _read(sql)
+
+
+def _read(sql: str) -> Statement:
+    return Statement(savepoint_command(sql), leaves_no_trace(sql), defines(sql), insert_of(sql))
+
+
+_cached_read = lru_cache(maxsize=512)(_read)
+
+
 def insert_of(sql: str) -> Insert | None:
     """Return what there is to know of an INSERT, None for another statement."""
-    if len(sql) > 2_000:  # a long VALUES list; not worth a place in the cache
-        return _insert_of(sql)
-    return _cached_insert_of(sql)
-
-
-def _insert_of(sql: str) -> Insert | None:
     found = _INSERT.search(sql)
     if found is None:
         return None
@@ -153,9 +173,6 @@ def _insert_of(sql: str) -> Insert | None:
         plain=not any(mark in bare for mark in (";", "--", "/*")),
         conflicts=_CONFLICTS.search(found[0]) is not None or _CONFLICTS.search(bare) is not None,
     )
-
-
-_cached_insert_of = lru_cache(maxsize=512)(_insert_of)
 
 
 def last_name(name: str) -> str:
