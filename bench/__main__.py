@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-NAMES = ("capture", "latency", "queries")
+NAMES = ("capture", "latency", "queries", "backend")
 
 
 def main() -> int:

@@ -46,3 +46,23 @@ class Sale(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pk} {self.amount}"
+
+
+class Event(models.Model):
+    """Ten columns in a table that no replica has: for what the backend does by itself."""
+
+    customer = models.BigIntegerField()
+    product = models.BigIntegerField()
+    sold_at = models.DateTimeField()
+    day = models.DateField()
+    country = models.CharField(max_length=2)
+    channel = models.CharField(max_length=10)
+    quantity = models.IntegerField()
+    amount = models.DecimalField(max_digits=10, decimal_places=2)
+    note = models.CharField(max_length=60)
+
+    class Meta:
+        app_label = "bench"
+
+    def __str__(self) -> str:
+        return f"{self.pk} {self.amount}"

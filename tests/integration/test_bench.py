@@ -66,3 +66,11 @@ def test_lags_are_from_the_commit_to_the_first_sight():
     samples = [(10.5, 2), (12.25, 5), (12.75, 6)]
     assert latency.lags_of(commits, samples, after=0) == [0.5, 1.25, 0.75]
     assert latency.lags_of(commits, samples, after=11.5) == [0.75]
+
+
+def test_backend_is_measured_beside_bare_duckdb(tmp_path):
+    figures = run("backend", tmp_path, "--rows", "3000", "--repeats", "1")
+    assert len(figures["queries"]) == 10
+    assert [name for name, found in figures["queries"].items() if not found["equal"]] == []
+    for part in ("instances", "written", "created"):
+        assert all(seconds > 0 for seconds in figures[part].values())

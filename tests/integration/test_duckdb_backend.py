@@ -512,3 +512,49 @@ def test_without_numpy_a_database_opens_and_refuses_the_digests_by_name(
         expression = SHA512(Value("a"))
         with pytest.raises(NotSupportedError, match="pip install numpy"):
             expression.as_duckdb(None, connection)
+
+
+def test_bulk_create_of_plain_values_is_as_save_would_do(duck):
+    moment = datetime.datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Lisbon"))
+    rows = [
+        Everything(
+            big=2**62 if n else None,
+            flag=bool(n),
+            real=n / 3,
+            price=Decimal("1.5"),
+            char=str(n),
+            text="",
+            day=datetime.date(2026, 7, 1),
+            moment=moment if n % 2 else moment.astimezone(UTC),
+        )
+        for n in range(40)
+    ]
+    everything = Everything.objects.using("duck")
+    made = everything.bulk_create(rows)
+    for row in rows[:3]:
+        row.pk = None
+        row.save(using="duck")
+    saved = everything.order_by("-pk")[:3]
+    names = ("big", "flag", "real", "price", "char", "text", "day", "moment")
+    for one, other in zip(reversed(saved), everything.filter(pk__lte=made[2].pk), strict=False):
+        assert [getattr(one, name) for name in names] == [getattr(other, name) for name in names]
+    assert everything.filter(moment=moment).count() == 43
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("integer", "7", 7),
+        ("integer", True, 1),
+        ("char", 5, "5"),
+        ("price", "2.25", Decimal("2.25")),
+        ("price", 0.5, Decimal("0.5")),
+        ("day", datetime.datetime(2026, 7, 1, 23, tzinfo=UTC), datetime.date(2026, 7, 1)),
+        ("moment", "2026-07-01T12:00:00+02:00", datetime.datetime(2026, 7, 1, 10, tzinfo=UTC)),
+        ("big", Length(Value("abc")), 3),
+    ],
+)
+def test_one_value_of_another_type_is_prepared_with_all_others(duck, name, value, stored):
+    everything = Everything.objects.using("duck")
+    everything.bulk_create([*(Everything() for _ in range(40)), Everything(**{name: value})])
+    assert getattr(everything.latest("pk"), name) == stored

@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models.expressions import DatabaseDefault, OrderBy, RawSQL
 from django.db.models.sql import compiler
 
-from .columnar import Unsuitable, arrow_column
+from .columnar import Unsuitable, arrow_column, native_column
 
 INCOMING = "levada_incoming"
 """The name under which a statement sees the rows of `bulk_create`."""
@@ -75,6 +75,11 @@ class SQLInsertCompiler(compiler.SQLInsertCompiler, SQLCompiler):
         names: list[str] = []
         arrays = []
         for field in self.query.fields:
+            native = native_column(field, self.query.objs, self.connection)
+            if native is not None:
+                names.append(str(field.column))
+                arrays.append(native)
+                continue
             values = [self.pre_save_val(field, each) for each in self.query.objs]
             if field.has_db_default() and all(isinstance(v, DatabaseDefault) for v in values):
                 continue
