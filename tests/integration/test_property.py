@@ -17,6 +17,7 @@ from decimal import Decimal
 from itertools import zip_longest
 
 import pytest
+from django.conf import settings as django_settings
 from django.db import IntegrityError, connection, transaction
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -283,3 +284,16 @@ class TestRandomWrites(Shop.TestCase):
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
+
+
+@pytest.fixture
+def tiny_batches(settings):
+    settings.LEVADA = django_settings.LEVADA | {"BATCH_ROWS": 3}
+
+
+@pytest.mark.usefixtures("tiny_batches")
+@pytest.mark.django_db(transaction=True, databases=["default", "analytics"])
+class TestRandomWritesInParts(Shop.TestCase):
+    """The same where nearly every transaction is larger than a batch."""
+
+    settings = TestRandomWrites.settings
