@@ -49,4 +49,4 @@ pin: $(VENV)/.levada-dev  ## Write constraints.txt again with the newest version
 	@$(RUN) scripts/pin.py $(or $(PYTHONS),python3.11 python3.12 python3.13)
 
 clean:  ## Remove the virtual environment, builds and the demo's data
-	rm -rf $(VENV) .venv-* build dist .levada-demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-* build dist .django-suite .levada-demo .mypy_cache .ruff_cache .pytest_cache

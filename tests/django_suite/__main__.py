@@ -28,13 +28,17 @@ from . import report
 from .results import AppResult
 
 SUBSET = (
-    "aggregation", "annotations", "async", "backends", "basic", "bulk_create",
-    "constraints", "custom_lookups", "datatypes", "datetimes", "db_functions", "delete",
-    "distinct_on_fields", "expressions", "expressions_case", "expressions_window", "fixtures",
-    "force_insert_update", "generic_relations", "get_or_create", "indexes", "inspectdb",
-    "introspection", "lookup", "m2m_through", "migrations", "model_fields", "model_inheritance",
-    "ordering", "prefetch_related", "queries", "raw_query", "schema", "select_related",
-    "timezones", "transactions", "update", "validation",
+    "aggregation", "aggregation_regress", "annotations", "async", "backends", "basic",
+    "bulk_create", "composite_pk", "constraints", "contenttypes_tests", "custom_lookups",
+    "custom_pk", "datatypes", "dates", "datetimes", "db_functions", "db_utils", "defer", "delete",
+    "distinct_on_fields", "expressions", "expressions_case", "expressions_window",
+    "extra_regress", "field_defaults", "filtered_relation", "fixtures", "force_insert_update",
+    "foreign_object", "from_db_value", "generic_relations", "get_or_create", "indexes",
+    "inspectdb", "introspection", "lookup", "m2m_through", "many_to_many", "many_to_one",
+    "migrations", "model_fields", "model_inheritance", "multiple_database", "null_queries",
+    "one_to_one", "ordering", "prefetch_related", "queries", "raw_query", "schema",
+    "select_for_update", "select_related", "serializers", "timezones", "transactions", "update",
+    "validation",
 )  # fmt: skip
 """The apps CI runs on every change: each kind of statement the ORM writes."""
 

@@ -174,7 +174,10 @@ REASONS = (
         r"doesn't apply to|CookieSession|Cookie backend|case-sensitive file",
         "Does not apply, Django says.",
     ),
-    (r"Fixture loading should not be performed", "Does not apply, Django says."),
+    (
+        r"Fixture loading should not be|Dummy backend discards|covers async-only",
+        "Does not apply, Django says.",
+    ),
     (r"^Compares wall-clock|^Expects to be refused a file", "Fails here on every database."),
 )
 """Patterns of reasons, the first that is found counts, and the cause."""

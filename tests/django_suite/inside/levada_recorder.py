@@ -101,6 +101,8 @@ SKIPS_OF_ANY_DATABASE = {
     "serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance": TIMED,
     "file_uploads.tests.DirectoryCreationTests.test_readonly_root": ROOT,
     "i18n.test_compilation.PoFileTests.test_no_write_access": ROOT,
+    "mail.test_backends.FileBackendPathLibTests.test_error_if_file_path_is_not_writable": ROOT,
+    "mail.test_backends.FileBackendTests.test_error_if_file_path_is_not_writable": ROOT,
     "template_tests.test_loaders.FileSystemLoaderTests.test_permissions_error": ROOT,
 }
 """The tests that fail on SQLite as well where they run like here, each with the reason."""
