@@ -5,10 +5,10 @@ import uuid
 from decimal import Decimal
 
 import pytest
-from django.db import DEFAULT_DB_ALIAS, connections, migrations, models
+from django.db import DEFAULT_DB_ALIAS, connections, migrations, models, transaction
 from django.db.migrations.state import ProjectState
-from django.db.models import CASCADE, CheckConstraint, F, Index, Q, UniqueConstraint
-from django.db.models.functions import Lower, Now, Upper
+from django.db.models import CASCADE, CheckConstraint, F, Index, Q, UniqueConstraint, Value
+from django.db.models.functions import Lower, Upper
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -61,7 +61,9 @@ OPERATIONS = {
         "extra",
         models.DecimalField(max_digits=5, decimal_places=2, default=Decimal("-1.50")),
     ),
-    "add db_default": migrations.AddField("Plant", "extra", models.DateTimeField(db_default=Now())),
+    "add db_default": migrations.AddField(
+        "Plant", "extra", models.TextField(db_default=Upper(Value("x")))
+    ),
     "add unique": migrations.AddField(
         "Plant", "extra", models.CharField(max_length=9, null=True, unique=True)
     ),
@@ -295,3 +297,59 @@ def test_many_operations_in_one_transaction_in_any_order(garden, order, touch):
     garden.do(operations)
     garden.undo(len(operations))
     assert (garden.rows(), garden.leaves(), garden.shape()) == (rows, leaves, shape)
+
+
+def collected(garden, operation, before, after, forwards):
+    """Return the statements `sqlmigrate` would print."""
+    with garden.connection.schema_editor(collect_sql=True) as editor:
+        if forwards:
+            operation.database_forwards("garden", editor, before, after)
+        else:
+            operation.database_backwards("garden", editor, after, before)
+    return [each for each in editor.collected_sql if not each.startswith("--")]
+
+
+def run(garden, statements):
+    with garden.connection.cursor() as cursor:
+        for each in statements:
+            cursor.execute(each.removesuffix(";"), None)
+
+
+def test_sqlmigrate_prints_what_migrate_does(garden):
+    rows, shape = garden.rows(), garden.shape()
+    for name, operation in OPERATIONS.items():
+        states, done = list(garden.states), list(garden.done)
+        with transaction.atomic("duck"):
+            garden.do(FIRST.get(name, ()))
+            before, after = garden.states[-1], garden.states[-1].clone()
+            operation.state_forwards("garden", after)
+            between = garden.shape()
+            with transaction.atomic("duck"):
+                garden.do([operation])
+                migrated = everything(garden)
+                transaction.set_rollback(True, "duck")
+            run(garden, collected(garden, operation, before, after, True))
+            assert everything(garden) == migrated, name
+            run(garden, collected(garden, operation, before, after, False))
+            assert garden.shape() == between, name
+            transaction.set_rollback(True, "duck")
+        garden.states, garden.done = states, done
+    assert (garden.rows(), garden.shape()) == (rows, shape)
+
+
+def everything(garden):
+    """Return the shapes and rows of all tables, whatever they are called."""
+    found = []
+    with garden.connection.cursor() as cursor:
+        for table in garden.connection.introspection.table_names(cursor):
+            shape = read_shape(cursor, table, garden.connection.ops.quote_name)
+            parts = (shape.columns, shape.constraints, shape.indexes)
+            columns = ", ".join(
+                garden.connection.ops.quote_name(each) for each in sorted(shape.names())
+            )
+            cursor.execute(f"SELECT {columns} FROM {garden.connection.ops.quote_name(table)}")
+            found.append(
+                (table, shape.comment, *(sorted(map(str, part)) for part in parts),
+                 cursor.fetchall())
+            )  # fmt: skip
+    return found

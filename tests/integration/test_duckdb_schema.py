@@ -1,6 +1,9 @@
 """Migrations' operations on DuckDB: rows, keys, constraints and indexes survive each of them."""
 
+import re
+
 import pytest
+from django.core.management import call_command
 from django.db import (
     IntegrityError,
     NotSupportedError,
@@ -13,6 +16,7 @@ from django.db.models import CheckConstraint, F, Index, Q, UniqueConstraint
 from django.db.models.functions import Lower
 from django.test.utils import CaptureQueriesContext, isolate_apps
 
+import levada.stores.duckdb.fields
 from tests.integration.test_duckdb_backend import duck  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.usefixtures("duck")
@@ -349,3 +353,34 @@ def test_a_comment_of_an_index_survives_a_remake(connection, plant):
     with connection.cursor() as cursor:
         cursor.execute("SELECT comment FROM duckdb_indexes() WHERE index_name = 'plant_note'")
         assert cursor.fetchone() == ("slow without",)
+
+
+def test_inspectdb_writes_fields_for_the_types_of_other_clients(connection, capsys):
+    run(
+        connection,
+        """CREATE TABLE mixed (
+            a INTEGER[], c STRUCT(x INTEGER, "y z" VARCHAR[]) NOT NULL,
+            d MAP(VARCHAR, DECIMAL(5,2)), e ENUM('a', 'b''c. d'), f UNION(n INTEGER, s VARCHAR),
+            g TIMESTAMP_NS, h UHUGEINT, i VARCHAR COLLATE nocase, j DECIMAL(38,3)
+        )""",
+    )
+    call_command("inspectdb", "mixed", database="duck")
+    nested, null = "levada.stores.duckdb.fields", "blank=True, null=True)"
+    written = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    fields = [line for line in written if re.match("[a-j] = ", line)]
+    assert fields == [
+        f"a = {nested}.ListField(models.IntegerField(), {null}",
+        f"c = {nested}.StructField({{'x': models.IntegerField(), "
+        f"'y z': {nested}.ListField(models.TextField())}})",
+        f"d = {nested}.MapField(models.TextField(), "
+        f"models.DecimalField(max_digits=5, decimal_places=2), {null}",
+        "e = models.CharField(max_length=6, "
+        f"""choices=[('a', 'a'), ("b'c. d", "b'c. d")], {null}""",
+        f"f = models.TextField({null}  # This field type is a guess.",
+        f"g = models.DateTimeField({null}",
+        f"h = models.PositiveBigIntegerField({null}",
+        f"i = models.TextField(db_collation='nocase', {null}",
+        f"j = models.DecimalField(max_digits=38, decimal_places=3, {null}",
+    ]
+    for line in fields:
+        eval(line.partition(" = ")[2], {"levada": levada, "models": models})

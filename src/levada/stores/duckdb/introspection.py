@@ -11,6 +11,7 @@ from django.db.models import Index
 from django.db.utils import ProgrammingError
 
 from .ddl import check_name, collations, indexed_column, listed
+from .inspected import DECIMAL, FIELDS, field_name
 from .parameters import unquoted
 
 
@@ -39,7 +40,6 @@ class TableInfo(NamedTuple):
 
 
 _SEQUENCE = re.compile(r"""^nextval\('(?:[^']*\.)?"?((?:[^'"]|''|"")+)"?'\)$""")
-_DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
 TABLES = """
     SELECT table_name, 't', comment FROM duckdb_tables()
@@ -99,29 +99,7 @@ INDEXES = """
 class DatabaseIntrospection(BaseDatabaseIntrospection):
     """Reads DuckDB's catalog."""
 
-    data_types_reverse = {
-        "BIGINT": "BigIntegerField",
-        "BLOB": "BinaryField",
-        "BOOLEAN": "BooleanField",
-        "DATE": "DateField",
-        "DOUBLE": "FloatField",
-        "FLOAT": "FloatField",
-        "HUGEINT": "BigIntegerField",
-        "INTEGER": "IntegerField",
-        "INTERVAL": "DurationField",
-        "JSON": "JSONField",
-        "SMALLINT": "SmallIntegerField",
-        "TIME": "TimeField",
-        "TIMESTAMP": "DateTimeField",
-        "TIMESTAMP WITH TIME ZONE": "DateTimeField",
-        "TINYINT": "SmallIntegerField",
-        "UBIGINT": "PositiveBigIntegerField",
-        "UINTEGER": "PositiveBigIntegerField",
-        "USMALLINT": "PositiveIntegerField",
-        "UTINYINT": "PositiveSmallIntegerField",
-        "UUID": "UUIDField",
-        "VARCHAR": "TextField",
-    }
+    data_types_reverse = FIELDS
     _auto_fields = {
         "BigIntegerField": "BigAutoField",
         "IntegerField": "AutoField",
@@ -130,10 +108,7 @@ class DatabaseIntrospection(BaseDatabaseIntrospection):
 
     def get_field_type(self, data_type: str, description: Any) -> str:
         """Return the Django field of a column. Raises KeyError for a type Django has none for."""
-        name = data_type.upper()
-        if _DECIMAL.fullmatch(name.replace(" ", "")):
-            return "DecimalField"
-        field_type = self.data_types_reverse[name]
+        field_type = field_name(data_type)
         if description.is_autofield:
             return self._auto_fields.get(field_type, field_type)
         return field_type
@@ -243,7 +218,7 @@ def _free(name: str, taken: dict[str, Any]) -> str:
 
 def _field_info(row: Sequence[Any], collation: str | None) -> Any:
     name, data_type, nullable, default, comment, *_ = row
-    decimal = _DECIMAL.fullmatch(data_type.replace(" ", ""))
+    decimal = DECIMAL.fullmatch(data_type)
     sequence = sequence_of(default)
     return FieldInfo(
         name=name,

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from django.core.exceptions import FieldDoesNotExist, FieldError
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor, _related_non_m2m_objects
 from django.db.backends.ddl_references import Statement
 from django.db.models import CheckConstraint, UniqueConstraint, Value
@@ -61,6 +63,7 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
         # of a table that lost an index. What was done before we came is unknown.
         self._updated = self._unindexed = self.connection.in_atomic_block
         self._fresh: set[str] = set()
+        self._was: dict[str, str] = {}
         super().__enter__()
         self.connection.execute_wrappers.append(self._watch)
         return self
@@ -87,7 +90,8 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
                     shape = read_shape(cursor, table, self.quote_name)
                 self._remake(shape.with_index(_index_shape(sql)), {})
                 return
-        super().execute(sql, params)
+        # Without parameters a percent sign is only one, as in a table's name.
+        super().execute(sql, params or None)
 
     def _indexable(self, table: str) -> bool:
         """Say whether CREATE INDEX and SET NOT NULL are possible in this transaction."""
@@ -255,7 +259,7 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
         if _is_auto(new_field) and (old != new or not continued):
             self._create_sequence(table, new)
             self._settle_sequence((table, new), (table, old))
-        shape = self._shape(model)
+        shape = self._shape_before(model, old_field, new)
         altered = self._altered(shape, model, old_field, new_field)
         if not self._alter_column(shape, altered, model, old_field, new_field):
             self._remake(altered, {new: self._converted(model, old_field, new_field)})
@@ -271,6 +275,15 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
             self.execute(self._create_index_sql(model, fields=[new_field]))
         if not _same_type(old_type, new_type) and new_field.unique:
             self._retype_references(old_field, new_field)
+
+    def _shape_before(self, model: Any, old_field: Any, new: str) -> Shape:
+        """Return the shape before a change; `RenameModel` hands in the model as it will be."""
+        shape, old = self._shape(model), unquoted(old_field.column)
+        if self.collect_sql and old not in shape.names() and new in shape.names():
+            column, _ = self._described(model, old_field)
+            shape = shape.with_column(new, column).renamed(new, old)
+            return replace(shape, indexes=self._as_named(shape.table, shape.indexes))
+        return shape
 
     def _looks_alike(self, model: Any, old_field: Any, new_field: Any) -> bool:
         """Say whether both fields make the same column, as when only a default changed."""
@@ -416,7 +429,9 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
         """Rename the table and its sequence; DuckDB renames none that has indexes."""
         if old_db_table.lower() == new_db_table.lower():
             return
-        shape = replace(self._shape(model, old_db_table), table=old_db_table)
+        shape = self._shape(model, old_db_table)
+        if self.collect_sql:  # it keeps its name in the database
+            self._was[new_db_table] = self._was.get(old_db_table, old_db_table)
         if unquoted(old_db_table) in self._fresh:
             self._fresh.add(unquoted(new_db_table))
         auto = [field for field in model._meta.local_fields if _is_auto(field)]
@@ -487,14 +502,21 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
     # Changing a table, or making it anew.
 
     def _shape(self, model: Any, table: str | None = None) -> Shape:
-        """Return the shape of the model's table; for `sqlmigrate`, as the model describes it."""
+        """
+        Return the shape of the model's table.
+
+        `sqlmigrate` asks for tables that are not there yet: their model describes
+        them. Where its expressions name a field that was renamed, as Django's
+        states do, the table itself has to be there.
+        """
         if self.collect_sql:
-            return self._modelled(model)
+            with suppress(FieldError, FieldDoesNotExist):
+                return self._modelled(model, table or model._meta.db_table)
         with self.connection.cursor() as cursor:
             return read_shape(cursor, table or model._meta.db_table, self.quote_name)
 
-    def _modelled(self, model: Any) -> Shape:
-        """Return the shape that `create_model` would give the model's table."""
+    def _modelled(self, model: Any, table: str) -> Shape:
+        """Return the shape that `create_model` would give the model's table, called `table`."""
         columns, constraints, statements = [], [], list(self._model_indexes_sql(model))
         for field in model._meta.local_concrete_fields:
             column, own = self._described(model, field)
@@ -509,9 +531,31 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
                 constraints.append(Constraint("CHECK", (), sql))
             elif isinstance(constraint, UniqueConstraint):
                 statements.append(constraint.create_sql(model, self))
-        indexes = tuple(_index_shape(each) for each in statements if each is not None)
+        indexes = []
+        for statement in statements:
+            if statement is not None:
+                statement.rename_table_references(model._meta.db_table, table)
+                indexes.append(_index_shape(statement))
         comment = model._meta.db_table_comment or None
-        return Shape(model._meta.db_table, tuple(columns), tuple(constraints), indexes, comment)
+        named = self._as_named(table, indexes)
+        return Shape(table, tuple(columns), tuple(constraints), named, comment)
+
+    def _as_named(self, table: str, indexes: Sequence[IndexShape]) -> tuple[IndexShape, ...]:
+        """Give indexes the names they have in the database: a renamed table's keep theirs."""
+        there: tuple[IndexShape, ...] = ()
+        with suppress(ProgrammingError), self.connection.cursor() as cursor:
+            there = read_shape(cursor, self._was.get(table, table), self.quote_name).indexes
+        wanted = {each.name for each in indexes}
+        other = {
+            (each.unique, each.columns): each.name for each in there if each.name not in wanted
+        }
+        known = {each.name for each in there}
+        return tuple(
+            each
+            if each.name in known or None in each.columns
+            else replace(each, name=other.get((each.unique, each.columns), each.name))
+            for each in indexes
+        )
 
     def _alter_table(
         self,

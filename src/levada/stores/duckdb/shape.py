@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from django.db.utils import ProgrammingError
+
 from . import introspection
 from .ddl import check_name, indexed_column, listed, mentions, rename_identifier, uncast
 
@@ -185,6 +187,8 @@ def read_shape(cursor: Any, table: str, quote: Callable[[str], str]) -> Shape:
             definition += f" DEFAULT {default}" if default is not None else ""
             definition += "" if nullable else " NOT NULL"
         columns.append(Column(name, definition, bool(generated), column_comment))
+    if not columns:
+        raise ProgrammingError(f"Table with name {table} does not exist!")
     constraints = []
     for row in introspection.rows(cursor, introspection.CONSTRAINTS, table):
         _, kind, names, text, *_ = row
