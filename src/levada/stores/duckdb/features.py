@@ -160,13 +160,6 @@ class DatabaseFeatures(BaseDatabaseFeatures):
             "migrations.test_operations.OperationTests."
             "test_rename_model_with_self_referential_fk_collect_sql"
         )
-    if django.VERSION >= (6, 1):
-        expected_failures_by_cause[
-            "There are no foreign keys, and a column that refers has no index."
-        ].add(
-            "migrations.test_operations.OperationTests"
-            ".test_rename_model_with_self_referential_fk_collect_sql"
-        )
     django_test_expected_failures = set().union(*expected_failures_by_cause.values())
     django_test_skips = {
         "DuckDB's joins return rows in any order; this test asks for none.": {
