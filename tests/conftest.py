@@ -19,6 +19,14 @@ from .settings import SOURCE_URL
 VENDORS = ("sqlite", "postgresql")
 VENDOR = "postgresql" if SOURCE_URL else "sqlite"
 
+SOURCELESS = (
+    "tests/docs/",
+    "tests/integration/test_duckdb_",
+    "tests/integration/test_ducklake",
+    "tests/unit/test_duckdb_",
+)
+"""Tests that no source has a part in: they run once, with SQLite."""
+
 deselected_for_vendor = pytest.StashKey[int]()
 
 
@@ -32,6 +40,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept, others = [], []
     for item in items:
         marked = {vendor for vendor in VENDORS if item.get_closest_marker(vendor)}
+        if item.nodeid.startswith(SOURCELESS):
+            marked.add("sqlite")
         (others if marked and VENDOR not in marked else kept).append(item)
     config.stash[deselected_for_vendor] = len(others)
     if others:

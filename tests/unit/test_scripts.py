@@ -105,18 +105,34 @@ def test_a_named_source_is_used_as_it_is(scripts, monkeypatch, capfd):
 
 @pytest.mark.parametrize(("required", "status"), [(None, 0), ("1", 1)])
 def test_without_postgresql_the_other_half_is_missed_aloud(
-    scripts, monkeypatch, capfd, required, status
+    scripts, monkeypatch, tmp_path, capfd, required, status
 ):
     import run_tests
-    import with_postgres
 
-    monkeypatch.delenv("LEVADA_TEST_SOURCE", raising=False)
     monkeypatch.delenv("LEVADA_REQUIRE_SERVICES", raising=False)
     if required:
         monkeypatch.setenv("LEVADA_REQUIRE_SERVICES", required)
-    monkeypatch.setattr(with_postgres, "find_bin", lambda: None)
+    monkeypatch.setattr(run_tests, "WITH_POSTGRES", tmp_path / "not_installed.py")
+    run_tests.WITH_POSTGRES.write_text("raise SystemExit(77)")
     assert run_tests.main(["--version"]) == status
     assert "NOT TESTED: a PostgreSQL source" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("sqlite", "postgresql", "status"), [(0, 0, 0), (1, 0, 1), (0, 1, 1), (5, 0, 5), (0, 5, 0)]
+)
+def test_a_half_that_fails_fails_both(
+    scripts, monkeypatch, tmp_path, capfd, sqlite, postgresql, status
+):
+    import run_tests
+
+    stand_in = tmp_path / "with_postgres.py"
+    stand_in.write_text(f"print('the other half'); raise SystemExit({postgresql})")
+    monkeypatch.setattr(run_tests, "WITH_POSTGRES", stand_in)
+    (tmp_path / "pytest.py").write_text(f"raise SystemExit({sqlite})")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert run_tests.main([]) == status
+    assert "the other half" in capfd.readouterr().out
 
 
 def test_a_missing_service_skips_and_fails_where_it_is_required(monkeypatch):
