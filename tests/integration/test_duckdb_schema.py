@@ -384,3 +384,40 @@ def test_inspectdb_writes_fields_for_the_types_of_other_clients(connection, caps
     ]
     for line in fields:
         eval(line.partition(" = ")[2], {"levada": levada, "models": models})
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_change_that_fails_leaves_the_table_as_it_was(connection, plant, atomic):
+    before = constraints(connection)
+    new = field(plant, "extra", models.IntegerField(unique=True))
+    with pytest.raises(IntegrityError), connection.schema_editor(atomic=atomic) as editor:
+        editor.add_field(plant, new)
+    assert (constraints(connection), len(rows(connection))) == (before, 2)
+    assert [
+        table for table in connection.introspection.table_names() if "levada_new" in table
+    ] == []
+
+
+def test_an_operation_without_a_migrations_transaction_has_its_own(connection, plant):
+    with connection.schema_editor(atomic=False) as editor:
+        editor.alter_db_table(plant, "garden_plant", "garden_herb")
+        editor.alter_db_table(plant, "garden_herb", "garden_plant")
+        editor.remove_field(plant, plant._meta.get_field("height"))
+        run(connection, "UPDATE garden_plant SET note = name")
+        editor.add_index(plant, Index(fields=["name"], name="by_name"))
+    assert "by_name" in constraints(connection)
+    assert rows(connection) == [(1, "fern", "fern"), (2, "oak", "oak")]
+
+
+def test_inspectdb_calls_no_column_unique_that_is_so_under_a_condition(connection, plant, capsys):
+    with connection.schema_editor() as editor:
+        for number, fields in enumerate((["note"], ["note", "height"])):
+            editor.add_constraint(
+                plant,
+                UniqueConstraint(fields=fields, condition=Q(height=number), name=f"one_{number}"),
+            )
+    call_command("inspectdb", "garden_plant", database="duck")
+    written = capsys.readouterr().out
+    assert "note = models.TextField()" in written
+    assert "unique_together = (('name', 'height'),)" in written
+    assert "# A unique constraint could not be introspected." in written

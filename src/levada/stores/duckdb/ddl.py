@@ -98,6 +98,11 @@ def indexed_column(expression: str) -> str | None:
     return unquoted(expression) if _IDENTIFIER.fullmatch(expression) else None
 
 
+def is_conditional(expression: str) -> bool:
+    """Say whether an index leaves out rows by `expression`."""
+    return bool(_WHERE.fullmatch(expression))
+
+
 def mentions(sql: str, column: str) -> bool:
     """Say whether an expression names `column`."""
     return rename_identifier(sql, column, f"{column}?") != sql

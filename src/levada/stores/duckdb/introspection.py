@@ -10,7 +10,7 @@ from django.db.backends.base.introspection import BaseDatabaseIntrospection
 from django.db.models import Index
 from django.db.utils import ProgrammingError
 
-from .ddl import check_name, collations, indexed_column, listed
+from .ddl import check_name, collations, indexed_column, is_conditional, listed
 from .inspected import DECIMAL, FIELDS, field_name
 from .parameters import unquoted
 
@@ -173,7 +173,11 @@ class DatabaseIntrospection(BaseDatabaseIntrospection):
                 "definition": text,
             }
         for name, unique, sql, _ in rows(cursor, INDEXES, table_name):
-            columns = list(map(indexed_column, listed(sql)))
+            covers = listed(sql)
+            columns = list(map(indexed_column, covers))
+            if is_conditional(covers[0]):
+                # None stands for the condition: inspectdb would call the columns unique.
+                columns = [columns[0], *(None for _ in columns)]
             found[name] = {
                 "columns": columns if any(columns) else [],
                 "orders": ["ASC"] * len(columns) if any(columns) else [],

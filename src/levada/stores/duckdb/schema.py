@@ -12,8 +12,8 @@ applier's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -22,6 +22,7 @@ from django.core.exceptions import FieldDoesNotExist, FieldError
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor, _related_non_m2m_objects
 from django.db.backends.ddl_references import Statement
 from django.db.models import CheckConstraint, UniqueConstraint, Value
+from django.db.transaction import atomic
 from django.db.utils import NotSupportedError, ProgrammingError
 
 from ...conf import replicated_in
@@ -80,6 +81,21 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
             self._updated = self._updated or bool(_UPDATES.search(sql))
             self._unindexed = self._unindexed or bool(_DROPS_INDEX.search(sql))
         return execute(sql, params, many, context)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """
+        Do several statements in one transaction, also in a migration without one.
+
+        Else one that fails would leave rows under the name of a table half made.
+        """
+        if self.collect_sql or self.connection.in_atomic_block:
+            yield
+            return
+        state = self._updated, self._unindexed, set(self._fresh)
+        with atomic(self.connection.alias):
+            yield
+        self._updated, self._unindexed, self._fresh = state
 
     def execute(self, sql: Any, params: Any = ()) -> None:
         """Run a statement; an index that DuckDB cannot make now is made with a new table."""
@@ -769,13 +785,14 @@ def _only(columns: Sequence[str | None], name: str) -> bool:
     return len(columns) == 1 and (columns[0] or "").lower() == name.lower()
 
 
-def _unless_replicated(action: Callable[..., Any]) -> Callable[..., Any]:
-    """Leave the tables of replicated models to the applier."""
+def _guarded(action: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave the tables of replicated models to the applier, and do all of an action or nothing."""
 
     def guarded(self: DatabaseSchemaEditor, model: Any, *args: Any, **options: Any) -> Any:
         if model._meta.label in replicated_in(self.connection.alias):
             return None
-        return action(self, model, *args, **options)
+        with self.together():
+            return action(self, model, *args, **options)
 
     guarded.__name__, guarded.__doc__ = action.__name__, action.__doc__
     return guarded
@@ -786,6 +803,4 @@ for _action in (
     "alter_db_table", "alter_db_table_comment", "alter_unique_together", "alter_index_together",
     "add_index", "remove_index", "rename_index", "add_constraint", "remove_constraint",
 ):  # fmt: skip
-    setattr(
-        DatabaseSchemaEditor, _action, _unless_replicated(getattr(DatabaseSchemaEditor, _action))
-    )
+    setattr(DatabaseSchemaEditor, _action, _guarded(getattr(DatabaseSchemaEditor, _action)))
