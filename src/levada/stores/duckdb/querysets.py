@@ -14,7 +14,7 @@ another database they raise NotSupportedError.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Manager, QuerySet
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas
     import polars
     import pyarrow
+
+    from .pivoting import Pivot
 
 __all__ = ["DuckDBManager", "DuckDBQuerySet"]
 
@@ -72,6 +74,43 @@ class DuckDBMethods:
             compression=compression,
             overwrite=overwrite,
         )
+
+    def sample(
+        self, *, percent: float | None = None, rows: int | None = None, seed: int | None = None
+    ) -> Any:
+        """Return a queryset of some of the rows; see `levada.stores.duckdb.sampling`."""
+        from . import sampling
+
+        return sampling.sample(self, percent=percent, rows=rows, seed=seed)  # type: ignore[arg-type]
+
+    def asof_join(
+        self,
+        other: QuerySet[Any, Any],
+        *,
+        on: str | tuple[str, str],
+        values: Sequence[str] | Mapping[str, str],
+        by: Sequence[str] | Mapping[str, str] = (),
+        forward: bool = False,
+        strict: bool = False,
+    ) -> Any:
+        """Annotate each row with another's latest one; see `levada.stores.duckdb.asof`."""
+        from . import asof
+
+        return asof.asof_join(
+            self,  # type: ignore[arg-type]
+            other,
+            on=on,
+            values=values,
+            by=by,
+            forward=forward,
+            strict=strict,
+        )
+
+    def pivot(self, on: str, values: Sequence[Any] | None = None, **aggregates: Any) -> Pivot:
+        """Turn values of `on` into columns; see `levada.stores.duckdb.pivoting`."""
+        from . import pivoting
+
+        return pivoting.pivot(self, on, values, **aggregates)  # type: ignore[arg-type]
 
 
 class DuckDBQuerySet(DuckDBMethods, QuerySet[Any, Any]):
