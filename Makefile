@@ -6,7 +6,7 @@ export PYTHON
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test django-suite lint format types imports check build bench pin clean
+.PHONY: help demo test django-suite ducklake-test lint format types imports check build bench pin clean
 
 help:  ## List the targets
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,10 @@ test: $(VENV)/.levada-dev  ## Run the tests, with SQLite and with PostgreSQL; AR
 
 django-suite: $(VENV)/.levada-suite  ## Run Django's own tests on DuckDB; APPS="queries lookup" for some
 	@$(RUN) -m tests.django_suite $(APPS) $(ARGS)
+
+ducklake-test: $(VENV)/.levada-dev  ## Run the tests of lakes, on the newest DuckDB with packaged extensions
+	@$(RUN) -m pip install --quiet --no-deps --upgrade --target .ducklake --requirement tests/ducklake.txt
+	@PYTHONPATH=.ducklake $(RUN) scripts/with_postgres.py $(RUN) -m pytest tests/integration/test_ducklake.py $(ARGS)
 
 check: lint imports types  ## Everything that reads the code without running it
 
@@ -49,4 +53,4 @@ pin: $(VENV)/.levada-dev  ## Write constraints.txt again with the newest version
 	@$(RUN) scripts/pin.py $(or $(PYTHONS),python3.11 python3.12 python3.13)
 
 clean:  ## Remove the virtual environment, builds and the demo's data
-	rm -rf $(VENV) .venv-* build dist .django-suite .levada-demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-* build dist .django-suite .ducklake .levada-demo .mypy_cache .ruff_cache .pytest_cache

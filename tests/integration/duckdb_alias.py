@@ -1,8 +1,9 @@
 """A DuckDB database of a test's own, under an alias of Django's."""
 
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from levada.stores.duckdb import ownership
@@ -20,5 +21,6 @@ def alias_with(options=None, *, name=None, alias="duck"):
         yield connection
     finally:
         connection.close()
-        ownership.release(connection.path)
+        with suppress(ImproperlyConfigured):
+            ownership.release(connection.path)
         del connections[alias], connections.databases[alias]

@@ -159,7 +159,7 @@ def test_arrow_goes_in_and_out_without_external_access():
         ({"external": [7]}, r"holds 7, which is no path"),
         ({"config": {"enable_external_access": True}}, r"into OPTIONS\['external'\] instead"),
         ({"config": {"Allowed_Directories": ["/"]}}, r"into OPTIONS\['external'\] instead"),
-        ({"externals": []}, r"has no option 'externals'. The options are: config, extensions, ext"),
+        ({"externals": []}, r"has no option 'externals'. The options are: config, ducklake, ext"),
         ({"extensions": "httpfs"}, r"\['extensions'\] is 'httpfs'. Write a list of names"),
         ({"extensions": [7]}, r"\['extensions'\] is \[7\]. Write a list of names"),
     ],

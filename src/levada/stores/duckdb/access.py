@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,12 @@ class Access:
         # Nobody knows whether a path that is not there yet will be a file or a folder.
         named = {"allowed_paths": reach, "allowed_directories": reach} if reach else {}
         return {**named, "enable_external_access": False}
+
+    def opened_for(self, folder: str) -> Access:
+        """Return an access that also reaches `folder`."""
+        if self.external is True:
+            return self
+        return replace(self, external=(*(self.external or ()), folder))
 
 
 NOTHING = Access()

@@ -6,7 +6,8 @@ A Django database backend on DuckDB.
 OPTIONS: `config`, a dict of DuckDB settings for the instance
 (`{"memory_limit": "4GB", "threads": 4}`); `external`, the folders, files and
 addresses that SQL may read and write, none by default; `extensions`, those of
-DuckDB to load, by name or path; `null_order`,
+DuckDB to load, by name or path; `ducklake`, the catalogue and data folder of
+a DuckLake; `null_order`,
 "postgresql" or "sqlite": where ORDER BY puts NULL, by default as the
 replicated source does; `timeout_s`, how long a statement waits for the process
 that owns the file; `savepoint_bytes`, how much a transaction may write and
@@ -35,6 +36,8 @@ from .access import access_of, config_of
 from .client import DatabaseClient
 from .connection import Connection, Cursor
 from .creation import DatabaseCreation
+from .ducklake.backend import adapt
+from .ducklake.lake import Lake, lake_of
 from .features import DatabaseFeatures
 from .introspection import DatabaseIntrospection
 from .operations import DatabaseOperations
@@ -48,7 +51,15 @@ NULL_ORDERS = {
 }
 """Where ORDER BY puts NULL: as the largest value, or as the smallest."""
 
-OPTIONS = ("config", "extensions", "external", "null_order", "savepoint_bytes", "timeout_s")
+OPTIONS = (
+    "config",
+    "ducklake",
+    "extensions",
+    "external",
+    "null_order",
+    "savepoint_bytes",
+    "timeout_s",
+)
 
 functions.register()
 
@@ -159,6 +170,23 @@ class DatabaseWrapper(BaseDatabaseWrapper):
     introspection_class = DatabaseIntrospection
     ops_class = DatabaseOperations
 
+    def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
+        if "ducklake" in (settings_dict.get("OPTIONS") or {}):
+            adapt(self)
+        super().__init__(settings_dict, alias)
+
+    @property
+    def lake(self) -> Lake | None:
+        """The DuckLake the database is, if it is one. Raises ImproperlyConfigured."""
+        name = str(self.settings_dict["NAME"] or "")
+        lake = lake_of(self.alias, name, self.settings_dict["OPTIONS"])
+        if lake is not None and self.alias in (user_settings().get("REPLICATE") or {}):
+            raise ImproperlyConfigured(
+                f"LEVADA['REPLICATE'] names {self.alias}, which is a DuckLake. A replica is a "
+                f"file: take 'ducklake' out of its OPTIONS, or {self.alias} out of REPLICATE."
+            )
+        return lake
+
     @property
     def path(self) -> str:
         """The database's file as absolute path, or `:memory:` and the alias."""
@@ -168,6 +196,8 @@ class DatabaseWrapper(BaseDatabaseWrapper):
                 f"DATABASES[{self.alias!r}] has no NAME. "
                 f"Write: 'NAME': BASE_DIR / '{self.alias}.duckdb', or ':memory:'"
             )
+        if (lake := self.lake) is not None:
+            return lake.path
         if name.startswith(":memory:"):
             return name if name != ":memory:" else f":memory:{self.alias}"
         return str(Path(name).absolute())
@@ -217,6 +247,7 @@ class DatabaseWrapper(BaseDatabaseWrapper):
             "path": self.path,
             "config": config_of(self.alias, options),
             "access": access_of(self.alias, options),
+            "lake": self.lake,
             "timeout_s": float(options.get("timeout_s", ownership.TIMEOUT_S)),
             "create": self.create,
             "settings": {

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import duckdb
 
 from ...errors import SavepointLost, StoreError, StoreFull, StoreGone
+from . import older
 from .dbapi import InterfaceError
 from .kept import KeptRows
 from .replay import NOW, Replay, defaults_of, drawn_in, prepare
@@ -639,7 +640,7 @@ class SessionGone(duckdb.OperationalError):
         self.sent = sent
 
 
-def outcome_of(raw: duckdb.DuckDBPyConnection) -> tuple[Description, int, bool]:
+def outcome_of(raw: duckdb.DuckDBPyConnection, sql: str) -> tuple[Description, int, bool]:
     """
     Read what was just run: its columns or None, its row count or -1.
 
@@ -650,6 +651,8 @@ def outcome_of(raw: duckdb.DuckDBPyConnection) -> tuple[Description, int, bool]:
     if described is None:
         return None, -1, False
     counted = raw.rowcount
+    if older.OLDER and (told := older.told_by(raw, sql)) is not None:
+        return None, told, False
     if counted >= 0:
         raw.fetchall()
         return None, counted, False

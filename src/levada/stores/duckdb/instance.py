@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from ...errors import ConfigurationError, StoreBusy
-from . import digests, extensions
+from . import digests, extensions, older
 from .access import CLOSED, NOTHING, Access
 from .connection import Description, SessionGone, only_reads, outcome_of, zoned_rows
+from .ducklake.lake import EXTENSIONS as LAKE_EXTENSIONS
+from .ducklake.lake import Lake
 from .failures import named
 from .kept import KeptRows
 from .parameters import literal
@@ -44,9 +46,11 @@ class Instance:
         config: Mapping[str, Any],
         settings: Mapping[str, Any],
         access: Access = NOTHING,
+        lake: Lake | None = None,
     ) -> None:
         self.path = path
         self.pid = os.getpid()
+        self._lake = lake
         self.closed = False
         self.on_broken: Callable[[str], None] | None = None
         self.defaults: dict[str, dict[str, str]] = {}
@@ -58,6 +62,10 @@ class Instance:
         with named(path):
             self._root = _opened(name, config)
             extensions.load(self._root, access.extensions)
+            if lake is not None:
+                extensions.load(self._root, LAKE_EXTENSIONS)
+                lake.attach(self._root)
+                access = access.opened_for(lake.folder)
             locked = {"lock_configuration": config.get("lock_configuration", True)}
             for setting, value in {**settings, **access.settings(), **locked}.items():
                 self._root.execute(f"SET GLOBAL {setting} = {literal(value)}")
@@ -68,9 +76,24 @@ class Instance:
         with self._changed:
             if self.closed or self._draining or self.pid != os.getpid():
                 raise SessionGone(self.path, sent=False)
-            session = LocalSession(self, self._root.cursor())
+            session = LocalSession(self, self._cursor())
             self._sessions.add(session)
             return session
+
+    @contextmanager
+    def aside(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Offer a connection beside every session's transaction, for a moment."""
+        raw = self._cursor()
+        try:
+            yield raw
+        finally:
+            raw.close()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        raw = self._root.cursor()
+        if self._lake is not None:
+            self._lake.enter(raw)
+        return raw
 
     def enter(self, session: LocalSession, *, writes: bool) -> None:
         """Let `session` run a statement; waits while others drain. Raises SessionGone."""
@@ -240,7 +263,7 @@ class LocalSession:
             if arrow:
                 return self._run_with(arrow, sql, params)
             self.raw.execute(sql, params)
-            return self._outcome()
+            return self._outcome(sql)
 
     def rows(self, limit: int | None) -> list[tuple[Any, ...]]:
         """See `Session.rows`; rows read to memory outlive the instance."""
@@ -384,7 +407,7 @@ class LocalSession:
             self._batches.close()
             self._batches = None
         elif self.reading and self._rows is self.raw:
-            self.raw.complete()
+            older.complete(self.raw)
         self.reading = False
         self._rows = self.raw
 
@@ -400,7 +423,7 @@ class LocalSession:
             self.raw.register(name, table)
         try:
             self.raw.execute(sql, params)
-            described, counted = self._outcome()
+            described, counted = self._outcome(sql)
             if self.reading:
                 self.keep_rows()
         finally:
@@ -413,8 +436,8 @@ class LocalSession:
         with suppress(duckdb.TransactionException):
             self.raw.unregister(name)
 
-    def _outcome(self) -> tuple[Description, int]:
-        described, counted, zoned = outcome_of(self.raw)
+    def _outcome(self, sql: str) -> tuple[Description, int]:
+        described, counted, zoned = outcome_of(self.raw, sql)
         self.reading = described is not None
         if zoned:
             self._rows = _Rows(zoned_rows(self.raw))

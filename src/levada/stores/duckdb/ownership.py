@@ -33,6 +33,7 @@ import duckdb
 from ...errors import StoreBusy, StoreMissing
 from .access import NOTHING, Access
 from .connection import Connection, Session, SessionGone
+from .ducklake.lake import Lake
 from .failures import unreachable
 from .instance import Instance
 from .remote import dial
@@ -54,7 +55,8 @@ class Place:
     """
     A database's path and how an owner opens it; equal paths are one database.
 
-    create: whether a file is made where there is none.
+    create: whether a file is made where there is none. lake: what the database
+    attaches; `path` is then in memory.
     """
 
     path: str
@@ -63,10 +65,11 @@ class Place:
     timeout_s: float = field(default=TIMEOUT_S, compare=False)
     access: Access = field(default=NOTHING, compare=False)
     create: bool = field(default=True, compare=False)
+    lake: Lake | None = field(default=None, compare=False)
 
     def open(self) -> Instance:
         """Open the database in this process. Raises StoreUnreadable, StoreFull, `duckdb.Error`."""
-        return Instance(self.path, self.config, self.settings, self.access)
+        return Instance(self.path, self.config, self.settings, self.access, self.lake)
 
     @property
     def in_memory(self) -> bool:
