@@ -25,6 +25,9 @@ from tests.conditions import wait_until
 from tests.integration.duckdb_child import Child
 from tests.shop.models import Order, Tag
 
+savepoint_create = getattr(transaction, "savepoint_create", transaction.savepoint)
+"""Django 6.1's name for `savepoint()`."""
+
 
 @pytest.fixture
 def alias(tmp_path, django_db_blocker):
@@ -150,7 +153,7 @@ def test_savepoints_can_be_set_by_hand(duck):
     tags = Tag.objects.using(duck.alias)
     with transaction.atomic(duck.alias):
         tags.create(name="kept")
-        point = transaction.savepoint(duck.alias)
+        point = savepoint_create(duck.alias)
         tags.create(name="gone")
         transaction.savepoint_rollback(point, duck.alias)
         tags.create(name="again")
@@ -359,7 +362,7 @@ def test_a_lost_savepoint_by_hand_lets_nothing_be_committed(duck):
     duck.set_autocommit(False)
     try:
         run(duck, "INSERT INTO shop_tag (name) VALUES (CAST(uuid() AS VARCHAR))")
-        point = transaction.savepoint(duck.alias)
+        point = savepoint_create(duck.alias)
         run(duck, "INSERT INTO shop_tag (name) VALUES ('a')")
         with pytest.raises(SavepointLost):
             transaction.savepoint_rollback(point, duck.alias)
