@@ -175,14 +175,12 @@ class DatabaseIntrospection(BaseDatabaseIntrospection):
         for name, unique, sql, _ in rows(cursor, INDEXES, table_name):
             covers = listed(sql)
             columns = list(map(indexed_column, covers))
-            if is_conditional(covers[0]):
-                # None stands for the condition: inspectdb would call the columns unique.
-                columns = [columns[0], *(None for _ in columns)]
             found[name] = {
                 "columns": columns if any(columns) else [],
                 "orders": ["ASC"] * len(columns) if any(columns) else [],
                 "primary_key": False,
-                "unique": bool(unique),
+                # Under a condition the columns are not: inspectdb would call them unique.
+                "unique": bool(unique) and not is_conditional(covers[0]),
                 "foreign_key": None,
                 "check": False,
                 "index": True,
