@@ -88,7 +88,7 @@ class DatabaseFeatures(BaseDatabaseFeatures):
     supports_virtual_generated_columns = True
     can_rename_index = False
     can_alter_table_drop_column = False
-    can_clone_databases = False
+    can_clone_databases = True
     introspected_field_types = {
         **BaseDatabaseFeatures.introspected_field_types,
         "AutoField": "AutoField",
