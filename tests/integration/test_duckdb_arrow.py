@@ -19,10 +19,12 @@ from django.db.models.functions import Length, Rank, TruncDate, TruncMonth
 from django.test.utils import CaptureQueriesContext, override_settings
 
 from levada.stores.duckdb import arrow, ownership
+from levada.stores.duckdb.loading import bulk_load
 from levada.stores.duckdb.querysets import DuckDBManager
-from tests.shop.models import Book, Customer, Everything, OrderLine, Seat, Tag
+from tests.shop.models import Book, Customer, Everything, Order, OrderLine, Seat, Tag
 
 from .duckdb_child import Child
+from .object_storage import object_storage
 from .test_duckdb_backend import UTC, duck, orders  # noqa: F401
 
 VALUES = {
@@ -351,3 +353,28 @@ def test_a_process_that_does_not_own_the_file_gets_the_same(django_db_blocker, t
     finally:
         owner.kill()
         owner.end()
+
+
+def test_parquet_lies_on_object_storage(orders, monkeypatch):  # noqa: F811
+    with object_storage(monkeypatch) as storage:
+        assert orders.order_by("pk").to_parquet("s3://lake/all/orders.parquet") == 6
+        assert orders.to_parquet("s3://lake/parts", partition_by=["country"]) == 6
+        assert storage.folders() == [
+            "/lake/all", "/lake/parts/country=PT", "/lake/parts/country=SE",
+        ]  # fmt: skip
+        with pytest.raises(FileExistsError):
+            orders.to_parquet("s3://lake/all/orders.parquet")
+        with pytest.raises(FileExistsError):
+            orders.to_parquet("s3://lake/parts", partition_by=["country"])
+        broken = orders.annotate(n=models.functions.Cast("country", models.IntegerField()))
+        with pytest.raises(DataError):
+            broken.to_parquet("s3://lake/broken/a.parquet")
+        assert "/lake/broken" not in storage.folders()
+        orders.all().delete()
+        kept = {"ignore_extra": True, "using": "duck"}
+        assert bulk_load(Order, "s3://lake/all/*.parquet", **kept) == 6
+        Order.objects.using("duck").all().delete()
+        assert bulk_load(Order, "s3://lake/parts", **kept) == 6
+        with pytest.raises(FileNotFoundError, match="s3://lake/none"):
+            bulk_load(Order, "s3://lake/none/*.parquet", **kept)
+    assert orders.filter(country="PT").count() == 4

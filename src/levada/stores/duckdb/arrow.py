@@ -20,8 +20,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
@@ -127,47 +126,70 @@ def to_parquet(
     """
     Run `queryset`, write its rows to a Parquet file and return how many there are.
 
-    path: of the file, which appears when it is complete; a folder with
+    path: of the file, which appears when it is complete, and not after a failure; a folder with
         `partition_by`, whose columns then become folders (`country=PT/…`).
-        This process writes it, whichever has the database open.
+        Both may be addresses of object storage (`s3://…`), by pyarrow. This
+        process writes, whichever has the database open.
     Raises FileExistsError where something is there already, unless `overwrite`.
     """
-    target = Path(path)
-    if not overwrite and target.exists() and (target.is_file() or any(target.iterdir())):
-        raise FileExistsError(f"{target} exists already. Pass overwrite=True to replace it.")
+    from pyarrow import fs
+
+    text = os.fspath(path)
+    if "://" in text:
+        filesystem, target = fs.FileSystem.from_uri(text)
+    else:
+        filesystem, target = fs.LocalFileSystem(), os.path.abspath(text)
+    if not overwrite and _is_there(filesystem, target):
+        raise FileExistsError(f"{text} exists already. Pass overwrite=True to replace it.")
     reader = to_arrow_batches(queryset, ROW_GROUP_ROWS)
     if partition_by:
-        return _write_folder(reader, target, partition_by, compression)
-    return _write_file(reader, target, compression)
+        return _write_folder(reader, filesystem, target, partition_by, compression)
+    return _write_file(reader, filesystem, target, compression)
 
 
-def _write_file(reader: pyarrow.RecordBatchReader, target: Path, compression: str) -> int:
+def _is_there(filesystem: Any, target: str) -> bool:
+    """Say whether `target` is a file, or a folder with anything in it."""
+    from pyarrow import fs
+
+    found = filesystem.get_file_info(target)
+    if found.type != fs.FileType.Directory:
+        return bool(found.type != fs.FileType.NotFound)
+    return bool(filesystem.get_file_info(fs.FileSelector(target)))
+
+
+def _write_file(
+    reader: pyarrow.RecordBatchReader, filesystem: Any, target: str, compression: str
+) -> int:
+    """Write beside `target`, then rename: nobody sees half a file. An object has no halves."""
     import pyarrow.parquet
+    from pyarrow import fs
 
+    folder, _, name = target.rpartition("/")
+    is_local = isinstance(filesystem, fs.LocalFileSystem)
+    unfinished = f"{folder}/.{name}.{os.getpid()}.unfinished" if is_local else target
     rows = 0
-    with _beside(target) as unfinished:
+    try:
         with pyarrow.parquet.ParquetWriter(
-            unfinished, reader.schema, compression=compression
+            unfinished, reader.schema, filesystem=filesystem, compression=compression
         ) as writer:
             for batch in reader:
                 rows += batch.num_rows
                 writer.write_batch(batch)
-        unfinished.replace(target)
+        if is_local:
+            filesystem.move(unfinished, target)
+    except BaseException:
+        with suppress(OSError):
+            filesystem.delete_file(unfinished)
+        raise
     return rows
 
 
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Offer a name for what will be `target`, and leave nothing under it after a failure."""
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
-    try:
-        yield unfinished
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def _write_folder(
-    reader: pyarrow.RecordBatchReader, target: Path, partition_by: Sequence[str], compression: str
+    reader: pyarrow.RecordBatchReader,
+    filesystem: Any,
+    target: str,
+    partition_by: Sequence[str],
+    compression: str,
 ) -> int:
     import pyarrow
     import pyarrow.dataset
@@ -191,6 +213,7 @@ def _write_folder(
     pyarrow.dataset.write_dataset(
         pyarrow.RecordBatchReader.from_batches(reader.schema, counted()),
         target,
+        filesystem=filesystem,
         format=parquet,
         file_options=parquet.make_write_options(compression=compression),
         partitioning=pyarrow.dataset.partitioning(keys, flavor="hive"),
