@@ -8,6 +8,7 @@ from datetime import UTC
 import duckdb
 import pyarrow
 import pytest
+from django.core.management.color import no_style
 from django.db import (
     DEFAULT_DB_ALIAS,
     IntegrityError,
@@ -211,6 +212,30 @@ def test_keys_nobody_was_told_stay_too(duck):
         assert dict(tags.values_list("name", "pk")) == before
         tags.create(name="after")
     assert tags.count() == len(before) + 1
+
+
+def test_a_transaction_with_savepoints_draws_no_key_more(duck):
+    tags = Tag.objects.using(duck.alias)
+    with transaction.atomic(duck.alias):
+        tags.bulk_create([Tag(name="a")], ignore_conflicts=True)
+        tags.bulk_create([Tag(name="b")], ignore_conflicts=True)
+        assert tags.create(name="c").pk == 3
+    assert dict(tags.values_list("name", "pk")) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_keys_stay_after_a_sequence_was_reset_to_its_table(duck):
+    """As `loaddata` does it; DuckDB shows the last value only where it was set as used."""
+    tags = Tag.objects.using(duck.alias)
+    for number in range(3):
+        tags.create(pk=number + 10, name=f"fixture {number}")
+    (reset,) = duck.ops.sequence_reset_sql(no_style(), [Tag])
+    run(duck, reset)
+    with transaction.atomic(duck.alias):
+        tags.bulk_create([Tag(name="fixture 0"), Tag(name="new")], ignore_conflicts=True)
+        before = dict(tags.values_list("name", "pk"))
+        fail(duck)
+        assert dict(tags.values_list("name", "pk")) == before
+    assert before["new"] == 14
 
 
 def test_keys_stay_while_another_transaction_draws_from_the_same_sequence(duck):

@@ -26,7 +26,7 @@ from ...errors import SavepointLost, StoreError, StoreFull, StoreGone
 from . import older
 from .dbapi import InterfaceError
 from .kept import KeptRows
-from .replay import NOW, Replay, defaults_of, drawn_in, prepare
+from .replay import NOW, Replay, defaults_of, drawn_in, next_of, prepare, sequence_of
 from .savepoints import Journal, Written, digest
 from .statements import SavepointCommand, read
 from .wire import BATCH_ROWS
@@ -268,7 +268,7 @@ class Connection:
         if insert is not None and plan.drawn:
             entry.ordered = not insert.conflicts
             if insert.conflicts:  # a row in conflict draws, too, and is not told
-                entry.last = {column: self._draw(defaults[column]) for column in plan.drawn}
+                entry.first = {column: self._next(defaults[column]) for column in plan.drawn}
         try:
             described, counted = self._perform(
                 sql, lambda session, begin: session.run(entry.sql, params, arrow, begin=begin)
@@ -324,14 +324,9 @@ class Connection:
 
         return self._ask(ask)
 
-    def _draw(self, default: str) -> int:
-        """Draw a value as a column's `default` does."""
-
-        def ask(session: Session) -> int:
-            session.run(f"SELECT {default}", None, None, begin=False)
-            return session.rows(None)[0][0]
-
-        return self._ask(ask)
+    def _next(self, default: str) -> int:
+        """Return the value that a column's `default` will draw."""
+        return self._ask(lambda session: next_of(session, sequence_of(default) or ""))
 
     def _ask(self, question: Callable[[Session], Any]) -> Any:
         """Ask something inside the transaction, which begins if it has not yet."""

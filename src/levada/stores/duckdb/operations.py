@@ -396,9 +396,10 @@ class DatabaseOperations(BaseDatabaseOperations):
                     continue
                 table = model._meta.db_table
                 sequence = self._sequence({"table": table, "column": field.column})
-                highest = f"coalesce(max({self.quote_name(field.column)}), 0) + 1"
+                highest = f"max({self.quote_name(field.column)})"
                 statements.append(
-                    f"{style.SQL_KEYWORD('SELECT')} setval({sequence}, {highest}, false) "
+                    f"{style.SQL_KEYWORD('SELECT')} "
+                    f"setval({sequence}, coalesce({highest}, 1), {highest} IS NOT NULL) "
                     f"{style.SQL_KEYWORD('FROM')} {style.SQL_TABLE(self.quote_name(table))};"
                 )
         return statements

@@ -27,11 +27,11 @@ class Written:
     One statement that wrote, and what it answered.
 
     rows: how many, -1 for DDL. returned: a digest of the rows it gave, None
-    where it gave none. drawn: column to the values its sequence gave. last:
-    column to the sequence's value before, where the first drawn may be none of
-    these. ordered: whether the rows come in one order only. now_us: the
-    transaction's time in microseconds, where the statement asks for it.
-    table: into which it inserted.
+    where it gave none. drawn: column to the values its sequence gave. first:
+    column to the first of them, where a row left out may have drawn it.
+    ordered: whether the rows come in one order only. now_us: the transaction's
+    time in microseconds, where the statement asks for it. table: into which it
+    inserted.
     """
 
     sql: str
@@ -40,7 +40,7 @@ class Written:
     rows: int = -1
     returned: int | None = None
     drawn: dict[str, array[int]] = field(default_factory=dict)
-    last: dict[str, int] = field(default_factory=dict)
+    first: dict[str, int] = field(default_factory=dict)
     ordered: bool = False
     now_us: int | None = None
     table: str | None = None
