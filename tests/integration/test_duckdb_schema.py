@@ -349,6 +349,60 @@ def test_a_table_with_foreign_keys_of_another_client_is_not_made_anew(connection
     assert len(rows(connection)) == 2
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM leaf; DELETE FROM garden_plant", "UPDATE garden_plant SET name = name"],
+)
+def test_foreign_keys_of_duckdb_refuse_what_django_does(connection, plant, change):
+    """Why the backend makes none: a cascade in one transaction, and saving a referenced row."""
+    run(connection, "CREATE TABLE leaf (plant BIGINT REFERENCES garden_plant (id))")
+    run(connection, "INSERT INTO leaf VALUES (1)")
+    with pytest.raises(IntegrityError, match="foreign key"), transaction.atomic("duck"):
+        run(connection, *change.split("; "))
+
+
+@pytest.mark.parametrize("name", ["a\"b'c", "a.b, (c;--", "select", "COLLATE", "a\nb", "é" * 200])
+def test_any_name_goes(connection, name):
+    with isolate_apps("tests"):
+
+        class Odd(models.Model):
+            one = models.CharField(max_length=9, db_column=name, db_collation="nocase", unique=True)
+            two = models.PositiveIntegerField(db_column=f"{name}2", db_index=True, null=True)
+
+            class Meta:
+                app_label = "garden"
+                db_table = f"t_{name}"
+                indexes = [Index(Lower("one"), name="i")]
+                constraints = [
+                    UniqueConstraint(fields=["two"], condition=Q(one="x"), name="u"),
+                    UniqueConstraint(fields=["two", "one"], nulls_distinct=False, name="n"),
+                    CheckConstraint(condition=Q(two__lt=9) & ~Q(one="%"), name="c"),
+                ]
+
+            def __str__(self):
+                return self.one
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Odd)
+    Odd.objects.using("duck").create(one="b%", two=3)
+    change(connection, Odd, "two", models.BigIntegerField(db_column=f"{name}4", null=True))
+    with connection.schema_editor() as editor:
+        editor.alter_db_table(Odd, f"t_{name}", f"s_{name}")
+    Odd._meta.db_table = f"s_{name}"
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(cursor, f"s_{name}")
+        columns = connection.introspection.get_table_description(cursor, f"s_{name}")
+    assert {key: found[key]["columns"] for key in "unc"} == {
+        "u": [f"{name}4"],
+        "n": [f"{name}4", name],
+        "c": [f"{name}4", name],
+    }
+    assert {each.name: each.collation for each in columns}[name] == "nocase"
+    with connection.schema_editor() as editor:
+        editor.remove_field(Odd, Odd._meta.get_field("one"))
+    run(connection, f"SELECT 1 FROM {connection.ops.quote_name(f's_{name}')}")
+
+
 def test_a_comment_of_an_index_survives_a_remake(connection, plant):
     run(connection, "COMMENT ON INDEX plant_note IS 'slow without'")
     change(connection, plant, "height", models.IntegerField(null=True))

@@ -18,7 +18,9 @@ _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\w+|\s+|.""", re.DOTALL)
 _IDENTIFIER = re.compile(r'"(?:[^"]|"")*"|\w+')
 _NAMED_CHECK = re.compile(r"CHECK ?\(\(+'((?:[^']|'')*)' IS NULL\) OR ", re.DOTALL)
 _WHERE = re.compile(r"\(CASE  WHEN .* THEN \((.*)\) ELSE NULL END\)", re.DOTALL)
-_NULLS_EQUAL = re.compile(r"""\(?COALESCE\(\('=' \|\| CAST\((.*) AS VARCHAR\)\), ''\)\)?""")
+_NULLS_EQUAL = re.compile(
+    r"""\(?COALESCE\(\('=' \|\| CAST\((.*) AS VARCHAR\)\), ''\)\)?""", re.DOTALL
+)
 
 
 def named_check(name: str, condition: str) -> str:

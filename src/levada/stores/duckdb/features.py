@@ -20,8 +20,8 @@ class DatabaseFeatures(BaseDatabaseFeatures):
     atomic_transactions = True
     has_select_for_update = False
     can_defer_constraint_checks = False
-    # DuckDB runs an update as delete and insert and checks a foreign key in
-    # between, so that updating a referenced row fails.
+    # DuckDB refuses to delete a row in the transaction that deleted what
+    # referred to it, to update it, and to alter its table.
     supports_foreign_keys = False
     can_introspect_foreign_keys = False
     can_create_inline_fk = False
