@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -133,6 +134,29 @@ def test_a_skip_without_a_known_cause_is_unexplained():
     result.add("queries.b", "skipped", "MySQL specific")
     assert report.unexplained([result]) == {"queries.a": result.reasons["queries.a"]}
     assert "UNEXPLAINED SKIP queries.a" in report.summary([result], {"Django": "9.8"})
+
+
+def sections_of_the_page() -> dict[str, str]:
+    page = (source.ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+    return {each.split()[0]: each for each in page.split("\n## Django ")[1:]}
+
+
+@pytest.mark.parametrize("django", sections_of_the_page())
+def test_the_figures_on_the_page_add_up_and_explain_everything(django):
+    section = sections_of_the_page()[django]
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", section, re.M)
+    assert {app for app, *_ in rows} >= set(command.SUBSET)
+    run, passed, failed, expected, skipped = (
+        sum(map(int, column)) for column in list(zip(*rows, strict=True))[1:]
+    )
+    assert (
+        f"{run:,} tests ran in {len(rows)} apps: {passed:,} passed, {failed} failed, "
+        f"{expected} failed as expected. {skipped:,} were skipped."
+    ) in section
+    assert failed == 0
+    assert report.UNEXPLAINED not in section
+    causes_given = re.findall(r"^\| (?!app \|)[^|]+ \| (\d+) \|$", section, re.M)
+    assert sum(map(int, causes_given)) == skipped + expected
 
 
 @pytest.mark.parametrize("missing", causes.MISSING, ids=lambda missing: missing.flags[0])
