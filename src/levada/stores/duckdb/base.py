@@ -321,7 +321,7 @@ class DatabaseWrapper(BaseDatabaseWrapper):
 
     def is_usable(self) -> bool:
         """Say whether the connection still reaches its database."""
-        return self.connection.session.alive()
+        return self.connection.alive()
 
     def get_database_version(self) -> tuple[int, ...]:
         """Return DuckDB's version as numbers."""

@@ -13,10 +13,12 @@ from __future__ import annotations
 import datetime
 import re
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -84,6 +86,17 @@ class Session(Protocol):
         """Say, without asking the database, whether the session is known to lead nowhere."""
 
 
+def _in_turn(method: Callable[..., Any]) -> Any:
+    """Let one thread at a time into a connection, or into a cursor of it."""
+
+    @wraps(method)
+    def alone(self: Any, *args: Any, **named: Any) -> Any:
+        with self.lock:
+            return method(self, *args, **named)
+
+    return alone
+
+
 class Connection:
     """
     A DB-API connection to one DuckDB database, with Arrow in both directions.
@@ -96,11 +109,14 @@ class Connection:
     its owner ended before it answered. Everything else that was under way
     raises StoreGone.
 
+    Several threads may share it, their statements and transactions too.
+
     savepoint_bytes: how much a transaction may write and still have savepoints;
         0 for none at all. A transaction begun by `begin()` never has any.
     """
 
     def __init__(self, open_session: Callable[[], Session], savepoint_bytes: int = 0) -> None:
+        self.lock = threading.RLock()
         self._open_session = open_session
         self.session = open_session()
         self.autocommit = True
@@ -131,6 +147,7 @@ class Connection:
         """
         return self.cursor().execute(sql, params, arrow=arrow)
 
+    @_in_turn
     def fetch_arrow(self, sql: str, params: Any = None) -> pyarrow.Table:
         """Run one query and return its rows as an Arrow table."""
         self._settle(None)
@@ -141,6 +158,7 @@ class Connection:
             self._journal.add(entry)
         return table
 
+    @_in_turn
     def stream_arrow(
         self, sql: str, params: Any = None, *, batch_rows: int = BATCH_ROWS
     ) -> ArrowStream:
@@ -162,12 +180,14 @@ class Connection:
         self._reading = stream = ArrowStream(self, schema)
         return stream
 
+    @_in_turn
     def begin(self) -> None:
         """Begin a transaction now; it has no savepoints."""
         self._settle(None)
         self._perform("SELECT", lambda session, begin: session.begin())
         self.in_transaction = self._by_hand = True
 
+    @_in_turn
     def commit(self) -> None:
         """Commit the open transaction; nothing where there is none. Raises StoreGone."""
         broken = self._broken
@@ -186,6 +206,7 @@ class Connection:
         finally:
             self._ended()
 
+    @_in_turn
     def rollback(self) -> None:
         """Roll the open transaction back; nothing where there is none."""
         if self.in_transaction:
@@ -210,6 +231,13 @@ class Connection:
                 self._own_defaults = {}
             self._journal.clear()
 
+    @_in_turn
+    def alive(self) -> bool:
+        """Ask the database whether it answers; what is left of a result is set aside."""
+        self._settle(None)
+        return not self.closed and self.session.alive()
+
+    @_in_turn
     def close(self) -> None:
         """Close; an open transaction is rolled back."""
         if not self.closed:
@@ -217,6 +245,7 @@ class Connection:
             self._reading = None
             self.session.close()
 
+    @_in_turn
     def _run(
         self, cursor: Cursor, sql: str, params: Any, arrow: Mapping[str, Any] | None
     ) -> tuple[Description, int]:
@@ -458,6 +487,7 @@ class Cursor:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.lock = connection.lock
         self.description: Description = None
         self.rowcount = -1
         self.closed = False
@@ -486,6 +516,7 @@ class Cursor:
         rows = self.fetchmany(1)
         return rows[0] if rows else None
 
+    @_in_turn
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
         """Return up to `size` rows, [] after the last."""
         self._check_open()
@@ -494,6 +525,7 @@ class Cursor:
             return list(islice(self._kept, size))
         return self._read(size)
 
+    @_in_turn
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return the remaining rows."""
         self._check_open()
@@ -577,10 +609,12 @@ class ArrowStream(Iterator["pyarrow.RecordBatch"]):
         kept: Sequence[pyarrow.RecordBatch] = (),
     ) -> None:
         self.schema = schema
+        self.lock = connection.lock
         self._connection = connection
         self._kept = list(kept)
         self._failure: Exception | None = None
 
+    @_in_turn
     def __next__(self) -> pyarrow.RecordBatch:
         if self._kept:
             return self._kept.pop(0)
