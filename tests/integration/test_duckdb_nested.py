@@ -272,3 +272,12 @@ def test_parts_are_checked():
 def test_a_struct_that_duckdb_cannot_tell_is_refused(fields):
     with pytest.raises(ValueError, match=r"(?i)struct|key"):
         StructField(fields)
+
+
+def test_lists_are_compared_with_each_other(trips):
+    trips.create(stops=["a", "b"], grid=[[1]])
+    trips.create(stops=["b"], grid=[])
+    assert trips.filter(stops__contains=F("stops")).count() == 2
+    assert trips.filter(grid__0=F("grid__0")).count() == 1
+    same = trips.annotate(both=F("stops")).filter(both=F("stops"), both__overlap=F("stops"))
+    assert same.count() == 2
