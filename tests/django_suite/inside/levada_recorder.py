@@ -99,6 +99,7 @@ TIMED = "Compares wall-clock times of the XML parser: other load fails it."
 ROOT = "Expects to be refused a file, which root is not."
 SKIPS_OF_ANY_DATABASE = {
     "serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance": TIMED,
+    "admin_scripts.tests.StartApp.test_custom_app_directory_creation_error_handling": ROOT,
     "file_uploads.tests.DirectoryCreationTests.test_readonly_root": ROOT,
     "i18n.test_compilation.PoFileTests.test_no_write_access": ROOT,
     "mail.test_backends.FileBackendPathLibTests.test_error_if_file_path_is_not_writable": ROOT,
