@@ -207,6 +207,11 @@ def test_keys_nobody_was_told_stay_too(duck):
         tags.bulk_create([Tag(name=f"n{n}") for n in range(50)], ignore_conflicts=True)
         run(duck, "INSERT INTO shop_tag (name) SELECT 'raw' || n FROM range(3) r(n)")
         assert run(duck, "INSERT INTO shop_tag (name) VALUES ('x') RETURNING name") == [("x",)]
+        merged = (
+            "MERGE INTO shop_tag USING (VALUES ('x'), ('y')) AS u(name) ON u.name = shop_tag.name "
+            "WHEN NOT MATCHED THEN INSERT (name) VALUES (u.name)"
+        )
+        assert run(duck, merged) == 1
         before = dict(tags.values_list("name", "pk"))
         fail(duck)
         assert dict(tags.values_list("name", "pk")) == before
@@ -349,6 +354,21 @@ def test_a_function_that_gives_another_value_each_time_is_refused_by_name(duck):
         fail(duck)
         run(duck, "INSERT INTO made (n) VALUES (1)")
         fail(duck)
+
+
+def test_a_statement_whose_effect_is_not_in_its_text_is_refused_by_name(duck, alias, tmp_path):
+    run(duck, "PREPARE prepared AS INSERT INTO shop_tag (name) VALUES ($1)")
+    with undone(duck, SavepointLost, r"uses EXECUTE"):
+        run(duck, "EXECUTE prepared('a')")
+        fail(duck)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("name\nb\n")
+    reading = alias(external=[str(rows)])
+    with reading.schema_editor() as editor:
+        editor.create_model(Tag)
+    with undone(reading, SavepointLost, r"RETURNING id"):
+        run(reading, f"COPY shop_tag (name) FROM '{rows}'")
+        fail(reading)
 
 
 def test_what_another_transaction_changed_in_between_is_noticed(duck):

@@ -53,13 +53,14 @@ def test_statements_without_a_trace_need_no_journal(sql, none):
 @pytest.mark.parametrize(
     ("sql", "called"),
     [
-        ("INSERT INTO t VALUES (uuid())", "uuid"),
+        ("INSERT INTO t VALUES (uuid())", "uuid()"),
         ('INSERT INTO t SELECT CAST(a AS UUID), "random" FROM u', None),
         ("INSERT INTO t VALUES ('random()')", None),
-        ("UPDATE t SET a = nextval('s')", "nextval"),
+        ("UPDATE t SET a = nextval('s')", "nextval()"),
         ("CREATE TABLE t (a UUID DEFAULT uuid())", None),
-        ("CREATE TABLE t AS SELECT random() AS a", "random"),
+        ("CREATE TABLE t AS SELECT random() AS a", "random()"),
         ("UPDATE t SET a = localtime", "localtime"),
+        ("EXECUTE prepared(1)", "EXECUTE"),
     ],
 )
 def test_what_gives_another_value_each_time_is_found(sql, called):
@@ -93,6 +94,9 @@ def test_what_asks_for_the_time_is_found(sql, told):
         ("INSERT INTO t(a) VALUES ('returning id, on conflict')", True, False, False),
         ("INSERT INTO t (a) (SELECT 1) ON CONFLICT DO NOTHING", True, False, True),
         ("INSERT INTO t (SELECT 1, 2)", False, False, False),
+        ("MERGE INTO main.t USING u ON t.a = u.a WHEN NOT MATCHED THEN INSERT", True, False, True),
+        ("COPY t (a, b) FROM 'f.csv'", True, False, False),
+        ("COPY t FROM 'f.csv'", False, False, False),
     ],
 )
 def test_an_insert_tells_whether_a_key_is_drawn_and_told(sql, omitted, returned, conflicts):

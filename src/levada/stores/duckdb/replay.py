@@ -186,7 +186,7 @@ class Replay:
         called = unrepeatable(entry.sql, insert, defaults)
         if called is not None:
             raise SavepointLost(
-                f"A statement calls {called}(), which gives another value each time, so the "
+                f"A statement uses {called}, which may do something else each time, so the "
                 f"transaction cannot go back to its savepoint: {_shown(entry)}. "
                 f"Give it the value as a parameter, or keep it out of the outer transaction."
             )
@@ -205,7 +205,7 @@ class Replay:
                 raise SavepointLost(
                     f"Nobody knows which values of {sequence} a statement drew, so the "
                     f"transaction cannot go back to its savepoint: {_shown(entry)}. "
-                    f"Write RETURNING {column} at its end."
+                    f"Write INSERT … RETURNING {column}, alone and without a comment."
                 )
         if entry.now_us is not None and entry.now_us != self._now_us:
             self._stop_clock(entry.now_us)

@@ -25,6 +25,11 @@ _INSERT = re.compile(
     r"\s*(?:(BY\s+NAME)\b|BY\s+POSITION\b|\(([^()]*)\)(?=\s*(?:SELECT|VALUES|FROM|WITH|\(|BY)\b))?",
     re.IGNORECASE,
 )
+_MERGE = re.compile(rf"\bMERGE\s+INTO\s+(?:{_NAME}\s*\.\s*)*({_NAME})", re.IGNORECASE)
+_COPY = re.compile(
+    rf"\s*COPY\s+(?:{_NAME}\s*\.\s*)*({_NAME})\s*(?:\(([^()]*)\))?\s*FROM\b", re.IGNORECASE
+)
+_CALLED = re.compile(r"\s*(EXECUTE|CALL)\b", re.IGNORECASE)
 _TEXT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
 _TAIL = re.compile(r"\bRETURNING\b(.*)\Z", re.IGNORECASE | re.DOTALL)
 _CONFLICTS = re.compile(r"\b(?:ON\s+CONFLICT|OR\s+(?:IGNORE|REPLACE))\b", re.IGNORECASE)
@@ -54,12 +59,13 @@ class SavepointCommand:
 @dataclass(frozen=True, slots=True)
 class Insert:
     """
-    An INSERT's text. `columns`: lower-case names it fills, None where it names none.
+    The text of an INSERT, MERGE or COPY … FROM.
 
-    table: as in the catalog, without its schema. returning: the text after
-    RETURNING, None without. all_columns: whether it fills every column by
-    position. plain: whether a RETURNING clause may be added at its end.
-    conflicts: whether rows may be left out or updated, having drawn a key.
+    table: as in the catalog, without its schema. columns: lower-case names it
+    fills, None where it names none. returning: the text after RETURNING, None
+    without. all_columns: whether it fills every column by position. plain:
+    whether a RETURNING clause may be added at its end. conflicts: whether rows
+    may be left out or updated, having drawn a key.
     """
 
     table: str
@@ -118,12 +124,17 @@ def sets_sequences(sql: str) -> list[str]:
 
 def volatile_call(sql: str) -> str | None:
     """Return the first thing in `sql` that would give another value a second time, None if none."""
+    called = _CALLED.match(sql)
+    if called is not None:  # nobody sees what it does
+        return called[1].upper()
     if _VOLATILE.search(sql) is None:
         return None
     if defines(sql) and re.search(r"\bAS\b", sql, re.IGNORECASE) is None:
         return None  # a default that is declared, not drawn
     found = _VOLATILE.search(_TEXT.sub("''", sql))
-    return (found[1] or found[2]).lower() if found else None
+    if found is None:
+        return None
+    return f"{found[1].lower()}()" if found[1] else found[2].lower()
 
 
 def tells_time(sql: str) -> bool:
@@ -155,10 +166,10 @@ _cached_read = lru_cache(maxsize=512)(_read)
 
 
 def insert_of(sql: str) -> Insert | None:
-    """Return what there is to know of an INSERT, None for another statement."""
+    """Return what there is to know of a statement that inserts, None for another."""
     found = _INSERT.search(sql)
     if found is None:
-        return None
+        return _merge_of(sql) or _copy_of(sql)
     bare = _TEXT.sub("x", sql[found.end() :])
     tail = _TAIL.search(sql, found.end()) if _TAIL.search(bare) else None
     by_position = found[3] is None and re.search(r"\bDEFAULT\b", bare, re.IGNORECASE) is None
@@ -172,6 +183,39 @@ def insert_of(sql: str) -> Insert | None:
         all_columns=found[4] is None and by_position,
         plain=not any(mark in bare for mark in (";", "--", "/*")),
         conflicts=_CONFLICTS.search(found[0]) is not None or _CONFLICTS.search(bare) is not None,
+    )
+
+
+def _merge_of(sql: str) -> Insert | None:
+    found = _MERGE.search(sql)
+    if found is None:
+        return None
+    bare = _TEXT.sub("x", sql[found.end() :])
+    tail = _TAIL.search(sql, found.end()) if _TAIL.search(bare) else None
+    return Insert(
+        table=unquote(found[1]),
+        columns=None,
+        returning=tail[1] if tail else None,
+        all_columns=False,
+        plain=not any(mark in bare for mark in (";", "--", "/*")),
+        conflicts=True,
+    )
+
+
+def _copy_of(sql: str) -> Insert | None:
+    found = _COPY.match(sql)
+    if found is None:
+        return None
+    columns = None
+    if found[2] is not None:
+        columns = frozenset(unquote(name).lower() for name in re.findall(_NAME, found[2]))
+    return Insert(
+        table=unquote(found[1]),
+        columns=columns,
+        returning=None,
+        all_columns=columns is None,
+        plain=False,
+        conflicts=False,
     )
 
 
