@@ -343,4 +343,10 @@ def test_a_model_is_written_from_a_csv(lake):
     pyarrow.parquet.write_table(pyarrow.table({"a": [[1]], "s": [{"x": 1}], "u": [b"x"]}), nested)
     text = model_source(Parquet(str(nested)), "Nested", using="lake")
     assert "a = ListField(models.BigIntegerField(), null=True)" in text
-    assert "s = models.TextField(null=True)  # STRUCT(x BIGINT)" in text
+    assert "s = StructField({'x': models.BigIntegerField()}, null=True)" in text
+    assert "from levada.stores.duckdb.fields import ListField, StructField\n" in text
+    with isolate_apps("tests.shop"):
+        names = {"__name__": "tests.shop.models"}
+        exec(compile(text, "model", "exec"), names)
+        (row,) = names["Nested"].objects.using("lake")
+        assert (row.a, row.s) == ([1], {"x": 1})

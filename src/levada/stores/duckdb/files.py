@@ -32,8 +32,10 @@ from django.db.models.base import ModelBase
 from django.db.models.sql.datastructures import BaseTable, Join
 
 from ...errors import ConfigurationError, ReadOnlyTable
+from . import fields
 from .access import access_of
 from .expressions import refuse_elsewhere
+from .inspected import field_code
 from .querysets import DuckDBQuerySet
 
 __all__ = ["CSV", "FileModel", "Parquet", "model_source"]
@@ -253,18 +255,7 @@ def _lies_in(path: str, folder: str) -> bool:
 
 # Writing a model.
 
-_FIELDS = {
-    "BIGINT": "BigIntegerField()", "INTEGER": "IntegerField()", "SMALLINT": "SmallIntegerField()",
-    "TINYINT": "SmallIntegerField()", "UTINYINT": "SmallIntegerField()",
-    "USMALLINT": "IntegerField()", "UINTEGER": "BigIntegerField()",
-    "UBIGINT": "DecimalField(max_digits=20, decimal_places=0)",
-    "HUGEINT": "DecimalField(max_digits=38, decimal_places=0)",
-    "BOOLEAN": "BooleanField()", "DOUBLE": "FloatField()", "FLOAT": "FloatField()",
-    "DATE": "DateField()", "TIME": "TimeField()", "INTERVAL": "DurationField()",
-    "BLOB": "BinaryField()", "UUID": "UUIDField()", "JSON": "JSONField()",
-    "VARCHAR": "TextField()",
-}  # fmt: skip
-_DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
+_NESTED = ("ListField", "MapField", "StructField")
 
 
 def model_source(files: Parquet | CSV, name: str, using: str) -> str:
@@ -302,41 +293,32 @@ def model_source(files: Parquet | CSV, name: str, using: str) -> str:
     head = [
         "from django.db import models",
         "",
-        "from levada.stores.duckdb.fields import ListField",
+        *_nested_import(lines),
         f"from levada.stores.duckdb.files import {type(files).__name__}, FileModel",
         "",
         "",
         f"class {name}(FileModel):",
     ]
-    if not any("ListField" in line for line in lines):
-        del head[2]
     return "\n".join(
         [*head, *lines, "", f"    source = {type(files).__name__}({', '.join(arguments)})", ""]
     )
 
 
 def _field_source(kind: str, arguments: dict[str, Any]) -> str:
+    """Return a field of DuckDB's type `kind`; a text field and a remark where Django has none."""
+    remark = ""
+    try:
+        code = field_code(kind).replace(f"{fields.__name__}.", "")
+    except KeyError:
+        code, remark = "models.TextField()", f"  # {kind}"
     said = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    separator = ", " if said and not code.endswith("()") else ""
+    return f"{code[:-1]}{separator}{said}){remark}"
 
-    def call(field: str) -> str:
-        separator = ", " if said and not field.endswith("()") else ""
-        return f"{field[:-1]}{separator}{said})"
 
-    if kind.endswith("[]"):
-        inner = _field_source(kind[:-2], {})
-        return (
-            call(f"ListField({inner})")
-            if not inner.startswith("models.TextField()  #")
-            else (call("models.TextField()") + f"  # {kind}")
-        )
-    decimal = _DECIMAL.fullmatch(kind)
-    if decimal:
-        return call(f"models.DecimalField(max_digits={decimal[1]}, decimal_places={decimal[2]})")
-    if kind.startswith("TIMESTAMP"):
-        return call("models.DateTimeField()")
-    if kind in _FIELDS:
-        return call(f"models.{_FIELDS[kind]}")
-    return call("models.TextField()") + f"  # {kind}"
+def _nested_import(lines: Sequence[str]) -> list[str]:
+    used = [name for name in _NESTED if any(f"{name}(" in line for line in lines)]
+    return [f"from {fields.__name__} import {', '.join(used)}"] if used else []
 
 
 def _shown(path: Any) -> Any:
