@@ -1,10 +1,13 @@
 """Migrations' operations on DuckDB: rows, keys, constraints and indexes survive each of them."""
 
+import datetime
 import re
+from contextlib import nullcontext
 
 import pytest
 from django.core.management import call_command
 from django.db import (
+    DatabaseError,
     IntegrityError,
     NotSupportedError,
     ProgrammingError,
@@ -17,6 +20,7 @@ from django.db.models.functions import Lower
 from django.test.utils import CaptureQueriesContext, isolate_apps
 
 import levada.stores.duckdb.fields
+from levada.stores.duckdb import fields
 from tests.integration.test_duckdb_backend import duck  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.usefixtures("duck")
@@ -401,6 +405,54 @@ def test_any_name_goes(connection, name):
     with connection.schema_editor() as editor:
         editor.remove_field(Odd, Odd._meta.get_field("one"))
     run(connection, f"SELECT 1 FROM {connection.ops.quote_name(f's_{name}')}")
+
+
+@pytest.mark.parametrize(
+    ("odd", "refused"),
+    [
+        (models.DurationField(unique=True), True),
+        (models.DurationField(db_index=True), True),
+        (models.DurationField(), False),
+        (fields.ListField(models.IntegerField(), unique=True), True),
+        (fields.StructField({"a": models.IntegerField()}, db_index=True), True),
+        (models.BigIntegerField(unique=True), False),
+        (models.JSONField(unique=True), False),
+    ],
+)
+def test_check_refuses_the_indexes_that_duckdb_refuses(connection, odd, refused):
+    with isolate_apps("tests"):
+
+        class Odd(models.Model):
+            value = odd.clone()
+
+            class Meta:
+                app_label = "garden"
+
+            def __str__(self):
+                return str(self.value)
+
+    found = Odd.check(databases=["duck"])
+    assert [each.id for each in found] == (["levada.E065"] if refused else [])
+    verdict = pytest.raises(DatabaseError, match="index key") if refused else nullcontext()
+    with verdict, connection.schema_editor() as editor:
+        editor.create_model(Odd)
+
+
+@pytest.mark.parametrize("default", [7, datetime.date(2026, 1, 1)], ids=["alter", "anew"])
+def test_a_column_is_added_to_100_000_rows_under_indexes(connection, plant, default):
+    run(
+        connection,
+        "INSERT INTO garden_plant (name, height, note) "
+        "SELECT 'p' || range, range % 1000, range FROM range(100000)",
+    )
+    before = rows(connection)
+    kind = models.IntegerField if isinstance(default, int) else models.DateField
+    indexes = set(constraints(connection))
+    with connection.schema_editor() as editor:
+        editor.add_field(plant, field(plant, "extra", kind(default=default, db_index=True)))
+    assert rows(connection) == [(*row, default) for row in before]
+    assert set(constraints(connection)) > indexes
+    insert_fails(connection, "('p5', 5, '')")
 
 
 def test_a_comment_of_an_index_survives_a_remake(connection, plant):

@@ -27,6 +27,7 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.validation import BaseDatabaseValidation
 from django.utils.asyncio import async_unsafe
 
 from ...conf import user_settings
@@ -44,6 +45,7 @@ from .operations import DatabaseOperations
 from .parameters import to_duckdb
 from .savepoints import SAVEPOINT_BYTES
 from .schema import DatabaseSchemaEditor
+from .validation import DatabaseValidation
 
 NULL_ORDERS = {
     "postgresql": "NULLS_LAST_ON_ASC_FIRST_ON_DESC",
@@ -169,6 +171,7 @@ class DatabaseWrapper(BaseDatabaseWrapper):
     features_class = DatabaseFeatures
     introspection_class = DatabaseIntrospection
     ops_class = DatabaseOperations
+    validation_class: type[BaseDatabaseValidation] = DatabaseValidation
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         if "ducklake" in (settings_dict.get("OPTIONS") or {}):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -82,16 +82,18 @@ class DatabaseSchemaEditor(BaseDatabaseSchemaEditor):
             self._unindexed = self._unindexed or bool(_DROPS_INDEX.search(sql))
         return execute(sql, params, many, context)
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> AbstractContextManager[None]:
         """
         Do several statements in one transaction, also in a migration without one.
 
         Else one that fails would leave rows under the name of a table half made.
         """
         if self.collect_sql or self.connection.in_atomic_block:
-            yield
-            return
+            return nullcontext()
+        return self._own_transaction()
+
+    @contextmanager
+    def _own_transaction(self) -> Iterator[None]:
         state = self._updated, self._unindexed, set(self._fresh)
         with atomic(self.connection.alias):
             yield

@@ -9,6 +9,7 @@ that ALTER TABLE cannot convert is copied into a new one, which stands last.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import duckdb
@@ -29,6 +30,10 @@ class LakeSchemaEditor(DatabaseSchemaEditor):
             )
         super().__enter__()
         return self
+
+    def together(self) -> AbstractContextManager[None]:
+        """Begin no transaction: DuckLake can lose a table that one changes twice."""
+        return nullcontext()
 
     def create_model(self, model: Any) -> None:
         """Create the model's table and its automatic many-to-many tables."""
