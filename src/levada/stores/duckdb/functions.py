@@ -187,6 +187,8 @@ def _fixed(lookup: Any, compiler: Any, connection: Any) -> str | None:
 
 def json_path(keys: Sequence[str], *, last_is_key: bool = False) -> str:
     """Return DuckDB's path to `keys`; integers are indexes, the last one not if `last_is_key`."""
+    if any(key in ("*", "") for key in keys):
+        return _json_pointer(keys)
     path = ["$"]
     for at, key in enumerate(keys):
         number = _index(key)
@@ -197,6 +199,13 @@ def json_path(keys: Sequence[str], *, last_is_key: bool = False) -> str:
     return "".join(path)
 
 
+def _json_pointer(keys: Sequence[str]) -> str:
+    """Return the path as JSON pointer: in the other kind "*" means every key, and "" none."""
+    if any((_index(key) or 0) < 0 for key in keys):
+        raise NotSupportedError("DuckDB finds no index from the end beside the key '*' or ''.")
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)
+
+
 def _index(key: Any) -> int | None:
     try:
         return int(key)
@@ -205,7 +214,8 @@ def _index(key: Any) -> int | None:
 
 
 def _quoted_key(key: str) -> str:
-    return json.dumps(key, ensure_ascii=False)
+    # Not as JSON: in a path DuckDB takes a newline for itself, but an escaped one for an n.
+    return '"{}"'.format(key.replace("\\", "\\\\").replace('"', '\\"'))
 
 
 def _key(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL:

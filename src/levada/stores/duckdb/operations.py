@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from ...tables import TableSpec
 from .ddl import covers_expressions
-from .parameters import literal, unquoted
+from .parameters import is_quoted, literal, unquoted
 
 _DOUBLE = Context(prec=15)
 """A double tells 15 decimal digits for certain."""
@@ -68,10 +68,8 @@ class DatabaseOperations(BaseDatabaseOperations):
     # Names and literals.
 
     def quote_name(self, name: str) -> str:
-        """Return `name` quoted; a quoted name stays as it is."""
-        if name.startswith('"') and name.endswith('"') and len(name) > 1:
-            return name
-        return '"{}"'.format(name.replace('"', '""'))
+        """Return `name` quoted; one that is a quoted name as a whole stays as it is."""
+        return name if is_quoted(name) else '"{}"'.format(name.replace('"', '""'))
 
     def max_name_length(self) -> int | None:
         """Return None: DuckDB has no limit."""

@@ -26,6 +26,7 @@ _NATIVE = frozenset(
         datetime.date, datetime.time, datetime.timedelta,
     }
 )  # fmt: skip
+_QUOTED = re.compile(r'"(?:[^"]|"")+"')
 _LARGEST = 2**128 - 1
 _SMALLEST = -(2**127)
 
@@ -135,9 +136,16 @@ def _dict_literal(value: dict[str, Any]) -> str:
 
 def unquoted(name: str) -> str:
     """Return a name as the catalog has it: Django lets a db_table be given with its quotes."""
-    if len(name) > 1 and name.startswith('"') and name.endswith('"'):
-        return name[1:-1].replace('""', '"')
-    return name
+    return name[1:-1].replace('""', '"') if is_quoted(name) else name
+
+
+def is_quoted(name: str) -> bool:
+    """
+    Say whether `name` is one name in quotes, as Django lets a db_table be given.
+
+    `"a"; DROP TABLE b; SELECT "c"` begins and ends with quotes, too, and is none.
+    """
+    return _QUOTED.fullmatch(name) is not None
 
 
 def _share(values: Sequence[Any]) -> tuple[tuple[int, ...], list[Any]]:
