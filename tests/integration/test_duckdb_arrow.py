@@ -18,6 +18,7 @@ from django.db.models import Avg, Count, F, Max, Sum, Value, Window
 from django.db.models.functions import Length, Rank, TruncDate, TruncMonth
 from django.test.utils import CaptureQueriesContext, override_settings
 
+import levada
 from levada.stores.duckdb import arrow, ownership
 from levada.stores.duckdb.loading import bulk_load
 from levada.stores.duckdb.querysets import DuckDBManager
@@ -232,8 +233,13 @@ def test_batches_come_one_by_one(many):
 
 
 def test_batches_left_unread_are_no_obstacle(many):
+    driver = connections["duck"].connection
     for _ in range(3):
-        many.to_arrow_batches(1_000).read_next_batch()
+        reader = many.to_arrow_batches(1_000)
+        reader.read_next_batch()
+        assert driver._reading is not None
+        del reader
+        assert driver._reading is None  # nobody wants the rest, so nobody keeps it
     assert many.count() == 200_000
     with transaction.atomic("duck"):
         Tag.objects.using("duck").create(name="new")
@@ -378,3 +384,12 @@ def test_parquet_lies_on_object_storage(orders, monkeypatch):  # noqa: F811
         with pytest.raises(FileNotFoundError, match="s3://lake/none"):
             bulk_load(Order, "s3://lake/none/*.parquet", **kept)
     assert orders.filter(country="PT").count() == 4
+
+
+def test_a_replica_gives_what_it_holds(duck):  # noqa: F811
+    with override_settings(
+        LEVADA={"REPLICATE": {"duck": {"shop.Customer": {"exclude": ["email"]}}}}
+    ):
+        Customer.objects.using("duck").create(name="Ana")
+        table = levada.replica(Customer).filter(name="Ana").to_arrow()
+    assert table.column_names == ["id", "name", "password", "country", "created_at"]

@@ -83,12 +83,15 @@ def to_arrow_batches(
     types = selection.types(stream.schema)
 
     def batches() -> Iterator[pyarrow.RecordBatch]:
-        while True:
-            with selection.connection.wrap_database_errors:
-                batch = next(stream, None)
-            if batch is None:
-                return
-            yield selection.typed_batch(batch, types)
+        try:
+            while True:
+                with selection.connection.wrap_database_errors:
+                    batch = next(stream, None)
+                if batch is None:
+                    return
+                yield selection.typed_batch(batch, types)
+        finally:
+            stream.close()  # also when a reader is dropped before its end
 
     return pyarrow.RecordBatchReader.from_batches(types, batches())
 

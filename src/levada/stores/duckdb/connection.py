@@ -635,6 +635,13 @@ class ArrowStream(Iterator["pyarrow.RecordBatch"]):
             raise StopIteration
         return batch
 
+    @_in_turn
+    def close(self) -> None:
+        """Let go of the rows that were not read."""
+        self._kept = []
+        if self._connection._reading is self:
+            self._connection._reading = None
+
     def _keep_rows(self) -> None:
         """Read what is left to memory: the connection has other work."""
         try:
