@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import NotSupportedError, connections
-from django.db.models import F, OuterRef, Q, Subquery, Window
+from django.db.models import Avg, F, OuterRef, Q, Subquery, Sum, Window
 from django.utils import timezone
 
 from levada.stores.duckdb.aggregates import (
@@ -23,7 +23,7 @@ from levada.stores.duckdb.aggregates import (
     Quantile,
 )
 from levada.stores.duckdb.expressions import TimeBucket
-from tests.shop.models import Customer, Order
+from tests.shop.models import Customer, Everything, Order
 
 from .test_duckdb_backend import UTC, duck  # noqa: F401
 
@@ -305,3 +305,16 @@ def test_aggregates_are_equal_when_they_ask_the_same():
 def test_the_default_alias_is_django_s(orders):
     assert orders.aggregate(Median("total")).keys() == {"total__median"}
     assert "duck" in connections
+
+
+def test_durations_are_summed_under_a_filter(duck):  # noqa: F811
+    """On Django 5.2 this was a TypeError: two templates for one aggregate."""
+    rows = Everything.objects.using("duck")
+    rows.bulk_create(Everything(integer=n, span=datetime.timedelta(hours=n)) for n in range(40))
+    few = Q(integer__lt=3)
+    got = rows.aggregate(sum=Sum("span", filter=few), mean=Avg("span", filter=few), all=Sum("span"))
+    assert got == {
+        "sum": datetime.timedelta(hours=3),
+        "mean": datetime.timedelta(hours=1),
+        "all": datetime.timedelta(hours=780),
+    }

@@ -53,10 +53,10 @@ def _aggregate(self: Any, compiler: Any, connection: Any, **context: Any) -> SQL
     """Sum and average durations by their microseconds; DuckDB has neither for INTERVAL."""
     if self.output_field.get_internal_type() != "DurationField":
         return self.as_sql(compiler, connection, **context)
-    template = (self.template or "").replace("%(expressions)s", "epoch_us(%(expressions)s)")
-    sql, params = self.as_sql(
-        compiler, connection, **{"template": template, **context}
-    )  # `filter` and `order by` keep their place in the template
+    # On a copy: Django 5.2 passes a template of its own to as_sql where there is a filter.
+    inner = self.copy()
+    inner.template = (self.template or "").replace("%(expressions)s", "epoch_us(%(expressions)s)")
+    sql, params = inner.as_sql(compiler, connection, **context)
     return f"to_microseconds(CAST({sql} AS BIGINT))", params
 
 
