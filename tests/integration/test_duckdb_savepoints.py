@@ -8,6 +8,7 @@ from datetime import UTC
 import duckdb
 import pyarrow
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.color import no_style
 from django.db import (
     DEFAULT_DB_ALIAS,
@@ -473,6 +474,12 @@ def test_without_savepoints_the_outer_block_goes_with_the_inner_one(alias):
         run(connection, "INSERT INTO shop_tag VALUES (1, 'x')")
         fail(connection)
     assert names(connection) == []
+
+
+@pytest.mark.parametrize("wrong", [-1, "64 MB", True])
+def test_a_limit_that_is_no_number_of_bytes_is_refused(alias, wrong):
+    with pytest.raises(ImproperlyConfigured, match="number of bytes"):
+        alias(savepoint_bytes=wrong).ensure_connection()
 
 
 def test_a_transaction_begun_on_the_driver_keeps_no_journal(duck):

@@ -171,6 +171,22 @@ def test_a_transaction_is_all_or_nothing(lake):
     assert not Product.objects.using("lake").filter(name="gone").exists()
 
 
+def test_an_inner_block_that_fails_takes_the_outer_one_with_it(lake):
+    products = Product.objects.using("lake")
+    with transaction.atomic("lake"):
+        products.create(name="not kept")
+        with pytest.raises(ProgrammingError), transaction.atomic("lake"):
+            run("SELECT * FROM nowhere")
+        with pytest.raises(transaction.TransactionManagementError):
+            products.count()
+    assert not products.filter(name="not kept").exists()
+
+
+def test_a_lake_is_not_cloned_for_parallel_tests(lake):
+    with pytest.raises(NotSupportedError, match="--parallel"):
+        lake.creation.clone_test_db("1", verbosity=0)
+
+
 def test_two_transactions_on_one_row_conflict_and_the_loser_is_told_to_run_again(lake):
     Customer.objects.using("lake").create(name="contested", country="0")
     other = ownership.connect(lake.place)

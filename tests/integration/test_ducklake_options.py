@@ -128,3 +128,15 @@ def test_tables_of_a_lake_are_not_changed_inside_of_a_transaction():
         with pytest.raises(NotSupportedError, match=r"put atomic = False into the migration"):
             connection.schema_editor().__enter__()
         connection.in_atomic_block = False
+
+
+def test_a_lake_has_no_savepoints(django_db_blocker):
+    with django_db_blocker.unblock():
+        with alias_with(given(), name="shop") as connection:
+            assert connection.savepoint_bytes == 0
+            assert connection.features.uses_savepoints is False
+        with (
+            alias_with({**given(), "savepoint_bytes": 5}, name="shop") as connection,
+            pytest.raises(ImproperlyConfigured, match="no savepoints"),
+        ):
+            connection.savepoint_bytes  # noqa: B018

@@ -228,8 +228,20 @@ class DatabaseWrapper(BaseDatabaseWrapper):
 
     @property
     def savepoint_bytes(self) -> int:
-        """How much a transaction may write and still have savepoints; 0 for none."""
+        """
+        How much a transaction may write and still have savepoints; 0 for none.
+
+        A lake has none: what other hosts committed to a row that is written is
+        found by its commit alone, and a replay would write over it unseen.
+        """
         chosen = self.settings_dict["OPTIONS"].get("savepoint_bytes", SAVEPOINT_BYTES)
+        if self.lake is not None:
+            if chosen and "savepoint_bytes" in self.settings_dict["OPTIONS"]:
+                raise ImproperlyConfigured(
+                    f"{self.alias} is a DuckLake, which has no savepoints. "
+                    f"Take 'savepoint_bytes' out of DATABASES[{self.alias!r}]['OPTIONS']."
+                )
+            return 0
         if type(chosen) is not int or chosen < 0:
             raise ImproperlyConfigured(
                 f"DATABASES[{self.alias!r}]['OPTIONS']['savepoint_bytes'] is {chosen!r}. "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.core import checks
+from django.db import NotSupportedError
 from django.db.backends.base.validation import BaseDatabaseValidation
 
 from .. import ownership
@@ -27,6 +28,7 @@ class LakeFeatures(DatabaseFeatures):
     # DuckLake 1.5.5 loses a table that one transaction changes in two ways: a
     # column dropped and the table renamed, say. So each change is one of its own.
     can_rollback_ddl = False
+    can_clone_databases = False
     can_return_columns_from_insert = False
     can_return_rows_from_bulk_insert = False
     can_return_rows_from_update = False
@@ -104,6 +106,13 @@ class LakeCreation(DatabaseCreation):
             lake.drop()
         finally:
             settings["NAME"] = before
+
+    def _clone_test_db(self, suffix: str, verbosity: int, keepdb: bool = False) -> None:
+        """Refuse: the copy would need a catalogue and files of its own."""
+        raise NotSupportedError(
+            f"The test lake of {self.connection.alias} cannot be cloned. Run the tests of this "
+            f"alias without --parallel."
+        )
 
     def test_db_signature(self) -> tuple[Any, ...]:
         """Return what tells two test lakes apart."""
