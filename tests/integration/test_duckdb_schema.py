@@ -455,6 +455,40 @@ def test_a_column_is_added_to_100_000_rows_under_indexes(connection, plant, defa
     insert_fails(connection, "('p5', 5, '')")
 
 
+@isolate_apps("tests")
+def test_bulk_create_with_conflicts_does_what_each_row_by_itself_would(connection):
+    """DuckDB alone lost moss, whose NULL equals fern's, and oak, for an elm that it dropped."""
+
+    class Herb(models.Model):
+        name = models.TextField(unique=True)
+        place = models.IntegerField(null=True, unique=True)
+
+        class Meta:
+            app_label = "garden"
+
+        def __str__(self):
+            return self.name
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Herb)
+    herbs = Herb.objects.using("duck")
+    herbs.create(name="elm", place=1)
+    given = [("fern", None), ("moss", None), ("elm", 7), ("oak", 7), ("lily", 7), ("rose", 8)]
+    many = [(f"n{number}", None) for number in range(40)]
+    herbs.bulk_create([Herb(name=n, place=p) for n, p in given + many], ignore_conflicts=True)
+    expected = {("elm", 1), ("fern", None), ("moss", None), ("oak", 7), ("rose", 8), *many}
+    assert set(herbs.values_list("name", "place")) == expected
+    herbs.bulk_create(
+        [Herb(name="a", place=None), Herb(name="b", place=None), Herb(name="c", place=8)],
+        update_conflicts=True,
+        unique_fields=["place"],
+        update_fields=["name"],
+    )
+    assert set(herbs.values_list("name", "place")) == expected - {("rose", 8)} | {
+        ("a", None), ("b", None), ("c", 8),
+    }  # fmt: skip
+
+
 def test_a_comment_of_an_index_survives_a_remake(connection, plant):
     run(connection, "COMMENT ON INDEX plant_note IS 'slow without'")
     change(connection, plant, "height", models.IntegerField(null=True))

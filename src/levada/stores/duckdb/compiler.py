@@ -10,6 +10,7 @@ from django.db.models.expressions import DatabaseDefault, OrderBy, RawSQL
 from django.db.models.sql import compiler
 
 from .columnar import Unsuitable, arrow_column, native_column
+from .conflicts import apart
 
 INCOMING = "levada_incoming"
 """The name under which a statement sees the rows of `bulk_create`."""
@@ -60,6 +61,20 @@ class SQLInsertCompiler(compiler.SQLInsertCompiler, SQLCompiler):
 
     def execute_sql(self, returning_fields: Any = None) -> list[Any]:
         """Insert the query's objects; returns the rows of `returning_fields`."""
+        query = self.query
+        if query.on_conflict is None or len(query.objs) < 2 or not query.fields:
+            return self._insert(returning_fields)
+        objs, rows = query.objs, []
+        try:
+            for part in apart(query, objs):
+                query.objs = part
+                rows += self._insert(returning_fields)
+        finally:
+            query.objs = objs
+        return rows
+
+    def _insert(self, returning_fields: Any) -> list[Any]:
+        """Insert the objects in one statement."""
         if len(self.query.objs) < ARROW_ROWS or not self.query.fields:
             return super().execute_sql(returning_fields)
         try:
