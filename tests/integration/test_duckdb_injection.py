@@ -21,6 +21,7 @@ from django.db.models.functions import (
     TruncDate,
 )
 from django.test.utils import isolate_apps
+from django.utils.functional import SimpleLazyObject
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -169,6 +170,11 @@ def test_a_name_in_quotes_is_one_name(duck, name):
     run(f"CREATE TABLE {quoted} (a INTEGER)")
     run(f"DROP TABLE {quoted}")
     sings()
+
+
+def test_a_name_may_be_lazy(duck):
+    """Django's own models have lazy collations."""
+    assert duck.ops.quote_name(SimpleLazyObject(lambda: "noaccent")) == '"noaccent"'
 
 
 @often

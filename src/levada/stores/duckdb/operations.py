@@ -69,6 +69,7 @@ class DatabaseOperations(BaseDatabaseOperations):
 
     def quote_name(self, name: str) -> str:
         """Return `name` quoted; one that is a quoted name as a whole stays as it is."""
+        name = str(name)  # Django takes a lazy one
         return name if is_quoted(name) else '"{}"'.format(name.replace('"', '""'))
 
     def max_name_length(self) -> int | None:
