@@ -168,6 +168,7 @@ class DatabaseFeatures(BaseDatabaseFeatures):
     django_test_skips = {
         "Expects an order of rows it does not ask for; DuckDB's joins and groups have none.": {
             "admin_utils.tests.NestedObjectsTests.test_siblings",
+            "model_forms.tests.OtherModelFormTests.test_prefetch_related_queryset",
         },
         "Of two transactions that change one row, DuckDB lets one fail instead of wait.": {
             "delete_regress.tests.DeleteLockingTest.test_concurrent_delete",
