@@ -20,6 +20,8 @@ from django.db import (
 )
 from django.db.models.functions import Now
 from django.db.transaction import TransactionManagementError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from levada.errors import SavepointLost, StoreGone
 from levada.stores.duckdb import ownership
@@ -176,6 +178,71 @@ def test_on_commit_runs_only_for_blocks_that_stayed(duck, django_capture_on_comm
             raise ZeroDivisionError
         assert ran == []
     assert ran == ["outer"]
+
+
+class Undo(Exception):
+    pass
+
+
+def undo(really):
+    if really:
+        raise Undo
+
+
+STEPS = st.recursive(
+    st.tuples(st.sampled_from(["create", "rename", "delete", "ignore", "fail"]), st.integers(0, 5)),
+    lambda steps: st.tuples(st.just("block"), st.lists(steps, max_size=5), st.booleans()),
+    max_leaves=20,
+)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=st.lists(STEPS, max_size=8))
+def test_any_nesting_of_blocks_leaves_what_a_dictionary_would(duck, steps):
+    """Rows and keys after each step are those of a dictionary that is copied at each block."""
+    tags = Tag.objects.using(duck.alias)
+    tags.all().delete()
+
+    def rows():
+        return dict(tags.values_list("name", "pk"))
+
+    def take(step, known):
+        if step[0] == "block":
+            inner = dict(known)
+            try:
+                with transaction.atomic(duck.alias):
+                    for each in step[1]:
+                        inner = take(each, inner)
+                    undo(step[2])
+            except Undo:
+                inner = known
+        else:
+            inner = dict(known)
+            act, name = step[0], f"tag {step[1]}"
+            if act == "create" and name not in inner:
+                inner[name] = tags.create(name=name).pk
+            elif act == "rename" and name in inner:
+                tags.filter(name=name).update(name=f"{name}!{inner[name]}")
+                key = inner.pop(name)
+                inner[f"{name}!{key}"] = key
+            elif act == "delete" and inner.pop(name, None):
+                tags.filter(name=name).delete()
+            elif act == "ignore":
+                tags.bulk_create([Tag(name=name), Tag(name="other")], ignore_conflicts=True)
+                drawn = rows()
+                inner = {each: inner.get(each, drawn[each]) for each in {*inner, name, "other"}}
+            elif act == "fail":
+                fail(duck)
+        assert rows() == inner
+        return inner
+
+    with transaction.atomic(duck.alias):
+        known: dict = {}
+        for step in steps:
+            known = take(step, known)
+    assert rows() == known
 
 
 # What a replay must give again.
