@@ -8,6 +8,7 @@ from decimal import Decimal
 import pyarrow
 import pyarrow.parquet
 import pytest
+from django.apps.registry import Apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, models
@@ -99,6 +100,24 @@ def test_a_lake_is_asked_by_the_orm(trips):
     ]
     assert trips.filter(at__lt=START + datetime.timedelta(hours=10)).count() == 30
     assert trips.order_by("-pk")[:2].to_arrow()["id"].to_pylist() == [2026_999, 2026_998]
+
+
+def test_a_table_of_the_same_name_stays_a_table(trips):
+    class Trip(models.Model):
+        city = models.TextField()
+
+        class Meta:
+            app_label = "shop"
+            apps = Apps()
+
+        def __str__(self):
+            return self.city
+
+    with connections["lake"].schema_editor() as editor:
+        editor.create_model(Trip)
+    Trip.objects.using("lake").create(city="Funchal")
+    assert Trip.objects.using("lake").get().city == "Funchal"
+    assert trips.count() == 3000
 
 
 def test_files_are_joined_with_tables_and_with_files(trips):

@@ -150,6 +150,9 @@ class _FileModelBase(ModelBase):
         model: Any = super().__new__(cls, name, bases, attrs, **kwargs)
         source = getattr(model, "source", None)
         if not model._meta.abstract and isinstance(source, _Files):
+            if not hasattr(given, "db_table"):
+                # A name no table has: it is how the FROM clause tells files from tables.
+                model._meta.db_table = f"{model._meta.db_table} (files)"
             _sources[model._meta.db_table] = (model._meta.label, source)
         return model
 
