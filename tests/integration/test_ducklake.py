@@ -32,7 +32,7 @@ from django.db.models import Sum
 from django.test.utils import isolate_apps
 
 from levada.errors import MissingExtension
-from levada.stores.duckdb import extensions, ownership
+from levada.stores.duckdb import extensions, older, ownership
 from levada.stores.duckdb.ducklake.lake import EXTENSIONS, METADATA
 from tests.integration.duckdb_alias import alias_with
 from tests.settings import SOURCE_URL
@@ -368,3 +368,13 @@ def test_a_lost_catalogue_is_an_operational_error(migrated, django_db_blocker, t
     ):
         run("SELECT 1")
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.skipif(not older.OLDER, reason="this DuckDB is new enough for everything")
+def test_a_duckdb_that_is_new_enough_for_lakes_alone_opens_no_file(django_db_blocker):
+    with (
+        django_db_blocker.unblock(),
+        alias_with() as connection,
+        pytest.raises(NotSupportedError, match=r"2\.0 or later is required"),
+    ):
+        connection.cursor()
