@@ -62,13 +62,13 @@ def main(arguments: Sequence[str]) -> int:
         "Python": platform.python_version(),
     }
     out = {} if options.apps or options.subset else source.OUT
-    print(report.summary(results, versions))
     if options.json is not None:
         options.json.write_text(report.as_json(results, versions, out), encoding="utf-8")
     if options.markdown is not None:
         page = options.markdown.read_text(encoding="utf-8") if options.markdown.exists() else ""
         section = report.as_markdown(results, versions, out)
         options.markdown.write_text(report.put_into(page, section), encoding="utf-8")
+    print(report.summary(results, versions))
     failed = any(each.count("failed") for each in results)
     return 1 if failed or report.unexplained(results) else 0
 
