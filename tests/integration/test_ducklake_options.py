@@ -122,6 +122,14 @@ def test_a_unique_field_is_warned_of_where_the_lake_is_checked():
         assert Badge.check(databases=[]) == []
 
 
+def test_a_model_that_wants_fields_unique_together_is_warned_of():
+    with alias_with(given(), name="shop", alias="lake") as connection:
+        warned = {each.obj._meta.label for each in connection.validation.check()}
+        assert {each.id for each in connection.validation.check()} == {"levada.W020"}
+    assert {"auth.Permission", "contenttypes.ContentType"} <= warned
+    assert "shop.Tag" not in warned
+
+
 def test_tables_of_a_lake_are_not_changed_inside_of_a_transaction():
     with alias_with(given(), name="shop") as connection:
         connection.in_atomic_block = True

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.core import checks
-from django.db import NotSupportedError
+from django.db import NotSupportedError, router
 from django.db.backends.base.validation import BaseDatabaseValidation
+from django.db.models import UniqueConstraint
 
 from .. import ownership
 from ..creation import DatabaseCreation
@@ -66,20 +68,41 @@ class LakeOperations(DatabaseOperations):
 
 
 class LakeValidation(BaseDatabaseValidation):
-    """Warns of what a lake does not enforce."""
+    """Warns of unique values, which a lake does not enforce; Django itself of check constraints."""
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        """Warn of each model that wants several fields to be unique together."""
+        alias = self.connection.alias
+        models = (
+            model
+            for config in apps.get_app_configs()
+            for model in router.get_migratable_models(config, alias, include_auto_created=False)
+            if model._meta.managed and not model._meta.proxy
+        )
+        return [
+            *super().check(**kwargs),
+            *(self._warning(model) for model in models if _wants_unique(model)),
+        ]
 
     def check_field(self, field: Any, **options: Any) -> list[checks.CheckMessage]:
         """Warn of a unique field: nothing stops a second row with its value."""
         if not getattr(field, "unique", False) or field.primary_key:
             return []
-        return [
-            checks.Warning(
-                f"{self.connection.alias} is a DuckLake, which cannot enforce unique values.",
-                hint="Check for an existing row before you write one, or leave unique=True out.",
-                obj=field,
-                id="levada.W020",
-            )
-        ]
+        return [self._warning(field)]
+
+    def _warning(self, of: Any) -> checks.Warning:
+        return checks.Warning(
+            f"{self.connection.alias} is a DuckLake, which cannot enforce unique values.",
+            hint="Check for an existing row before you write one, or ask for none to be unique.",
+            obj=of,
+            id="levada.W020",
+        )
+
+
+def _wants_unique(model: Any) -> bool:
+    return bool(model._meta.unique_together) or any(
+        isinstance(each, UniqueConstraint) for each in model._meta.constraints
+    )
 
 
 class LakeCreation(DatabaseCreation):
