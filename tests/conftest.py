@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept, others = [], []
     for item in items:
         marked = {vendor for vendor in VENDORS if item.get_closest_marker(vendor)}
-        if item.nodeid.startswith(SOURCELESS):
+        if not marked and item.nodeid.startswith(SOURCELESS):
             marked.add("sqlite")
         (others if marked and VENDOR not in marked else kept).append(item)
     config.stash[deselected_for_vendor] = len(others)
