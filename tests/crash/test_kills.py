@@ -15,6 +15,7 @@ import time
 import pytest
 
 from levada.faults import POINTS
+from tests.conftest import VENDOR
 from tests.integration.projects import MANAGE, Project
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
@@ -30,7 +31,8 @@ LARGE_POINTS = [
     "relay.before_append:6",
     "relay.in_append:6",
     "relay.after_append:6",
-    "relay.in_prune:3",
+    # On SQLite a batch that has nothing to prune comes by here, too.
+    "relay.in_prune:1" if VENDOR == "postgresql" else "relay.in_prune:3",
     f"{BETWEEN_PARTS}:1",
     f"{BETWEEN_PARTS}:12",
     "apply.before_commit:1",
